@@ -1,0 +1,1 @@
+//! The newest version of each block at or before an LSN. Pure.

@@ -1,0 +1,190 @@
+//! Object keys: where each object of a domain lives below its prefix (SPEC.md §keys).
+//!
+//! A key is fixed-width lower-case hex, so the order of the text is the order of the numbers.
+
+use crate::ids::{BadName, Epoch, Role, Seq};
+use crate::text::{hex, shorten, unhex, unhex_number};
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of one object of a domain, relative to the domain's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// `tidemark.json`: what the domain is.
+    Genesis,
+    /// `claim/<role>/<epoch>`: who owns an epoch. Never deleted.
+    Claim {
+        /// Role of the owner.
+        role: Role,
+        /// The claimed epoch.
+        epoch: Epoch,
+    },
+    /// `log/<epoch>/<seq>`: a log segment; seq 0 is the epoch's CUT.
+    Log {
+        /// Writer epoch.
+        epoch: Epoch,
+        /// Position in the epoch.
+        seq: Seq,
+    },
+    /// `base/<role><epoch>/<n>`: LBA-sorted data.
+    Base {
+        /// Role that wrote it.
+        role: Role,
+        /// Epoch of that role.
+        epoch: Epoch,
+        /// Position in the epoch.
+        seq: Seq,
+    },
+    /// `v/hint`: where the newest objects were a while ago. Advisory, overwritten.
+    Hint,
+    /// `v/probe/<nonce>`: written while a store's promises are tested at attach.
+    Probe {
+        /// Random name, so that no two probes meet.
+        nonce: [u8; 16],
+    },
+}
+
+impl ObjectKey {
+    /// The CUT of an epoch.
+    pub const fn cut(epoch: Epoch) -> Self {
+        Self::Log { epoch, seq: Seq::new(0) }
+    }
+    /// A writer's claim.
+    pub const fn writer_claim(epoch: Epoch) -> Self {
+        Self::Claim { role: Role::Writer, epoch }
+    }
+    /// True for the few objects that may be overwritten; every other key holds one byte string for ever.
+    pub const fn is_mutable(&self) -> bool {
+        matches!(self, Self::Hint | Self::Probe { .. })
+    }
+    /// The family of the key: its first path element. Requests are counted by it.
+    pub const fn family(&self) -> KeyFamily {
+        match self {
+            Self::Genesis => KeyFamily::Genesis,
+            Self::Claim { .. } => KeyFamily::Claim,
+            Self::Log { .. } => KeyFamily::Log,
+            Self::Base { .. } => KeyFamily::Base,
+            Self::Hint | Self::Probe { .. } => KeyFamily::Volatile,
+        }
+    }
+}
+
+/// Kinds of keys, by first path element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyFamily {
+    /// `tidemark.json`
+    Genesis,
+    /// `claim/`
+    Claim,
+    /// `log/`
+    Log,
+    /// `base/`
+    Base,
+    /// `v/`
+    Volatile,
+}
+
+impl KeyFamily {
+    /// Every family, in key order of this list.
+    pub const ALL: [Self; 5] = [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Volatile];
+
+    /// The path prefix of the family, ending in `/`; the whole key for the genesis object.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Genesis => "tidemark.json",
+            Self::Claim => "claim/",
+            Self::Log => "log/",
+            Self::Base => "base/",
+            Self::Volatile => "v/",
+        }
+    }
+    /// One word for tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Genesis => "genesis",
+            Self::Claim => "claim",
+            Self::Log => "log",
+            Self::Base => "base",
+            Self::Volatile => "volatile",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Genesis => f.write_str("tidemark.json"),
+            Self::Claim { role, epoch } => write!(f, "claim/{}/{:016x}", role.letter(), epoch.get()),
+            Self::Log { epoch, seq } => write!(f, "log/{:016x}/{:016x}", epoch.get(), seq.get()),
+            Self::Base { role, epoch, seq } => {
+                write!(f, "base/{}{:016x}/{:016x}", role.letter(), epoch.get(), seq.get())
+            }
+            Self::Hint => f.write_str("v/hint"),
+            Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
+        }
+    }
+}
+
+impl FromStr for ObjectKey {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        parse(text).ok_or_else(|| BadName { what: "object key", text: shorten(text) })
+    }
+}
+
+fn parse(text: &str) -> Option<ObjectKey> {
+    let role = |letter: &str| match letter {
+        "w" => Some(Role::Writer),
+        "m" => Some(Role::Maintenance),
+        _ => None,
+    };
+    let epoch = |text: &str| unhex_number(text).map(Epoch::new);
+    let seq = |text: &str| unhex_number(text).map(Seq::new);
+    let mut parts = text.split('/');
+    let key = match (parts.next()?, parts.next(), parts.next()) {
+        ("tidemark.json", None, None) => ObjectKey::Genesis,
+        ("claim", Some(who), Some(number)) => ObjectKey::Claim { role: role(who)?, epoch: epoch(number)? },
+        ("log", Some(of), Some(number)) => ObjectKey::Log { epoch: epoch(of)?, seq: seq(number)? },
+        ("base", Some(of), Some(number)) => {
+            let (who, of) = of.split_at_checked(1)?;
+            ObjectKey::Base { role: role(who)?, epoch: epoch(of)?, seq: seq(number)? }
+        }
+        ("v", Some("hint"), None) => ObjectKey::Hint,
+        ("v", Some("probe"), Some(nonce)) => ObjectKey::Probe { nonce: unhex(nonce.as_bytes())?.try_into().ok()? },
+        _ => return None,
+    };
+    parts.next().is_none().then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_as_written() {
+        let (epoch, seq) = (Epoch::new(0x2a), Seq::new(u64::MAX));
+        for key in [
+            ObjectKey::Genesis,
+            ObjectKey::writer_claim(epoch),
+            ObjectKey::Claim { role: Role::Maintenance, epoch },
+            ObjectKey::Log { epoch, seq },
+            ObjectKey::Base { role: Role::Writer, epoch, seq },
+            ObjectKey::Hint,
+            ObjectKey::Probe { nonce: *b"0123456789abcdef" },
+        ] {
+            let text = key.to_string();
+            assert_eq!(text.parse(), Ok(key));
+            assert!(text.starts_with(key.family().prefix()), "{text}");
+        }
+        assert_eq!(ObjectKey::cut(epoch).to_string(), "log/000000000000002a/0000000000000000");
+    }
+
+    #[test]
+    fn keys_of_another_shape_are_refused() {
+        for text in ["", "log", "log/1/2", "log/000000000000002A/0000000000000000", "claim/x/0000000000000001",
+            "log/0000000000000001/0000000000000000/", "base/é/0000000000000000", "v/probe/00"] {
+            assert!(text.parse::<ObjectKey>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A domain's history as a read-only file tree.

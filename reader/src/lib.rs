@@ -1,0 +1,1 @@
+//! (disk, range, point in time) in, verified bytes out.

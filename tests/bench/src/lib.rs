@@ -1,0 +1,1 @@
+//! Measurements beside the machine's own limits.

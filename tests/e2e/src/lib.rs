@@ -1,0 +1,1 @@
+//! End to end tests over real mounts, real servers and a real VM's recorded writes.

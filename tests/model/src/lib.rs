@@ -1,0 +1,1 @@
+//! Models too simple to be wrong: disk images per LSN, and the commit rules explored state by state.

@@ -1,0 +1,1 @@
+//! Guest writes in, committed segments in a bucket out.
