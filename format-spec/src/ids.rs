@@ -172,6 +172,17 @@ impl Role {
             Self::Maintenance => 'm',
         }
     }
+    /// The word that stands for the role in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Maintenance => "maintenance",
+        }
+    }
+    /// The role of a word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Writer, Self::Maintenance].into_iter().find(|role| role.name() == name)
+    }
 }
 
 /// A run of blocks of one disk: `start..start + len`, in blocks of [`BLOCK_BYTES`].

@@ -182,8 +182,16 @@ mod tests {
 
     #[test]
     fn keys_of_another_shape_are_refused() {
-        for text in ["", "log", "log/1/2", "log/000000000000002A/0000000000000000", "claim/x/0000000000000001",
-            "log/0000000000000001/0000000000000000/", "base/é/0000000000000000", "v/probe/00"] {
+        for text in [
+            "",
+            "log",
+            "log/1/2",
+            "log/000000000000002A/0000000000000000",
+            "claim/x/0000000000000001",
+            "log/0000000000000001/0000000000000000/",
+            "base/é/0000000000000000",
+            "v/probe/00",
+        ] {
             assert!(text.parse::<ObjectKey>().is_err(), "{text}");
         }
     }

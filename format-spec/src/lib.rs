@@ -1,10 +1,44 @@
 //! Tidemark Log Format v1: the reference codec of `SPEC.md`.
+//!
+//! Turns writes and events into the bytes of objects and back. Pure: no I/O, no clock, no randomness. Every decoder
+//! accepts any bytes, never panics, and allocates no more than a small multiple of its input.
+//!
+//! Not here: which objects to read or write, and in which order (the writer's and the reader's cores).
 
+mod column;
+mod cursor;
+pub mod cut;
+pub mod error;
+pub mod event;
+pub mod fields;
+pub mod frame;
+pub mod genesis;
+pub mod header;
 pub mod ids;
+pub mod index;
 pub mod key;
 pub mod kind;
+pub mod record;
+pub mod segment;
 pub mod text;
+pub mod times;
 
+pub use cut::{Cut, DiskState, Tail};
+pub use error::FormatError;
+pub use event::{BaseRef, Event, EventBody, Level};
+pub use fields::{Fields, Value};
+pub use frame::{
+    FRAME_PLAIN_BYTES_MAX, FrameCodec, FrameCompressor, FrameDecoder, FrameDir, FrameEntry, StoredFrame, check_stored,
+    compress_frame, decode_frame,
+};
+pub use genesis::Genesis;
+pub use header::{
+    Expect, Features, HEADER_BYTES, OBJECT_BYTES_MAX, SegmentHeader, SegmentIdentity, SegmentKind, TICK_NS_DEFAULT,
+};
 pub use ids::{BLOCK_BYTES, BadName, DiskId, DomainId, Epoch, Extent, Lsn, Role, Seq, TimeNs};
+pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
 pub use kind::ErrorKind;
+pub use record::{Claim, ClaimMode, Hint};
+pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
+pub use times::{PackedTimes, TimeStep};
