@@ -97,9 +97,21 @@ fn sim_a_log_followed_without_its_hash_chain_mixes_the_writes_of_clones() {
 }
 
 #[test]
-fn sim_the_check_after_the_cut_only_saves_work() {
+fn sim_writers_alone_lose_nothing_without_the_check_after_the_cut() {
     // F4 tells a late starter at once that it lost; the ack rule alone already keeps it from promising anything.
     holds(&Scenario::of(3).without(Rule::CutRecheck));
+}
+
+#[test]
+fn sim_without_the_check_after_the_cut_a_reader_takes_back_a_final_write() {
+    // A segment says that all before its epoch is final; only the check after the CUT makes that true.
+    breaks(&Scenario::of(3).reading().without(Rule::CutRecheck));
+}
+
+#[test]
+fn sim_a_reader_that_takes_a_cut_for_proof_takes_back_a_final_write() {
+    // Writer 2 stalls before its CUT; writer 3 passes it by and sees the log end earlier than writer 2 then does.
+    breaks(&Scenario::of(3).reading().without(Rule::CutIsNoProof));
 }
 
 #[test]
@@ -118,4 +130,9 @@ fn every_rule_is_switched_off_somewhere_in_this_file() {
     for rule in Rule::ALL {
         assert!(here.contains(&format!("without(Rule::{rule:?})")), "{rule:?}");
     }
+}
+
+#[test]
+fn sim_what_a_reader_calls_final_survives_three_writers() {
+    holds(&Scenario::of(3).reading());
 }

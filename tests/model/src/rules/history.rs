@@ -44,6 +44,7 @@ fn follow(
     if cut.lsn != *next_lsn || cut.prev_by != last.by {
         log.broken.get_or_insert(format!("the CUT of epoch {epoch} does not continue at lsn {next_lsn}"));
     }
+    log.acked_through = log.acked_through.max(cut.acked_through);
     *last = cut;
     for seq in 1..=SEGMENTS as u8 {
         if tail.is_some_and(|t| seq > t) {

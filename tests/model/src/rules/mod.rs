@@ -11,6 +11,7 @@
 
 mod history;
 mod state;
+mod trace;
 
 pub use state::{Action, State};
 
@@ -29,7 +30,9 @@ pub enum Rule {
     HashChain,
     /// F3: a closed epoch ends where its successor's CUT says, whatever lies behind.
     ClosedTail,
-    /// F4: the next claim is checked between the CUT and the first segment.
+    /// F3: a CUT alone proves no LSN acknowledged or final: a newer writer may have passed it by.
+    CutIsNoProof,
+    /// F4: the next claim is checked between the CUT and the first segment, so a segment proves its CUT final.
     CutRecheck,
     /// F6: no acknowledgement without a look at the next claim.
     AckAfterCheck,
@@ -47,11 +50,12 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AtomicClaims,
         Self::ClaimBeforeProbe,
         Self::HashChain,
         Self::ClosedTail,
+        Self::CutIsNoProof,
         Self::CutRecheck,
         Self::AckAfterCheck,
         Self::CheckAfterPuts,

@@ -15,7 +15,7 @@ pub(super) const LSNS: usize = EPOCHS * SEGMENTS + 1;
 const IN_FLIGHT: usize = 2;
 /// The nonce in a claim that nobody will ever use.
 const NOBODY: u8 = u8::MAX;
-const WRITERS: usize = 3;
+pub(super) const WRITERS: usize = 3;
 
 /// A log object. `by` stands for its hash: a writer puts at most one byte string under each key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,10 +44,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    fn newest_claim(&self) -> u8 {
+    pub(super) fn newest_claim(&self) -> u8 {
         self.claims.iter().take_while(|c| **c != 0).count() as u8
     }
-    fn claimed(&self, epoch: u8) -> bool {
+    pub(super) fn claimed(&self, epoch: u8) -> bool {
         self.claims.get(epoch as usize - 1).is_some_and(|c| *c != 0)
     }
     pub(super) fn object(&self, epoch: u8, seq: u8) -> Object {
@@ -56,7 +56,7 @@ impl Store {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Phase {
+pub(super) enum Phase {
     #[default]
     Idle,
     /// Wants to create claim `n`.
@@ -74,16 +74,16 @@ enum Phase {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Writer {
-    phase: Phase,
+pub(super) struct Writer {
+    pub(super) phase: Phase,
     /// Written into its claim; a clone has its original's.
     nonce: u8,
-    epoch: u8,
-    n: u8,
-    pred: u8,
-    tail: u8,
+    pub(super) epoch: u8,
+    pub(super) n: u8,
+    pub(super) pred: u8,
+    pub(super) tail: u8,
     tail_by: u8,
-    next_lsn: u8,
+    pub(super) next_lsn: u8,
     /// Bit s: the PUT of seq s has finished.
     landed: u8,
     /// `by` of what it believes to have put under each seq of its epoch.
@@ -102,7 +102,7 @@ impl Writer {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum ReaderPhase {
+pub(super) enum ReaderPhase {
     #[default]
     Idle,
     FindCut,
@@ -112,11 +112,11 @@ enum ReaderPhase {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Reader {
-    phase: ReaderPhase,
-    newest_claim: u8,
-    epoch: u8,
-    tail: u8,
+pub(super) struct Reader {
+    pub(super) phase: ReaderPhase,
+    pub(super) newest_claim: u8,
+    pub(super) epoch: u8,
+    pub(super) tail: u8,
     /// What it called final: content by LSN.
     fixed: [u8; LSNS],
 }
@@ -124,9 +124,9 @@ struct Reader {
 /// The bucket, every actor's memory, and what was promised to guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    store: Store,
-    writers: [Writer; WRITERS],
-    reader: Reader,
+    pub(super) store: Store,
+    pub(super) writers: [Writer; WRITERS],
+    pub(super) reader: Reader,
     abandoned: u8,
     cloned: bool,
     /// Ghost: whose content was acknowledged at each LSN; 0 = none.
@@ -311,7 +311,8 @@ impl State {
                     by: me,
                     prev_by: writer.tail_by,
                     lsn: writer.next_lsn,
-                    acked_through: 0,
+                    // It has not been checked yet that no newer writer saw another tail.
+                    acked_through: if scenario.has(Rule::CutIsNoProof) { 0 } else { writer.next_lsn - 1 },
                     pred: writer.pred,
                     tail: writer.tail,
                 };
@@ -498,64 +499,6 @@ impl State {
             }
         }
         None
-    }
-
-    /// Tells what `action` does, for a trace.
-    pub(super) fn describe(&self, scenario: &Scenario, action: Action) -> String {
-        let claim = |e: u8| if self.store.claimed(e) { "there" } else { "absent" };
-        match action {
-            Action::Abandon => format!("somebody creates claim {} and vanishes", self.store.newest_claim() + 1),
-            Action::Clone(w) => format!("writer {} is cloned: writer {WRITERS} wakes with its memory", w + 1),
-            Action::LoseAnswer(w) => {
-                format!("writer {} sends claim {} and gets no answer", w + 1, self.writers[w as usize].n)
-            }
-            Action::Land(w, seq) => {
-                let writer = &self.writers[w as usize];
-                let lsn = writer.next_lsn + seq - 1;
-                format!("writer {}: PUT of log/{}/{seq} (lsn {lsn}) lands", w + 1, writer.epoch)
-            }
-            Action::Check(w) => {
-                let next = self.writers[w as usize].epoch + 1;
-                format!("writer {}: GET claim {next}: {}", w + 1, claim(next))
-            }
-            Action::Step(w) => {
-                let writer = &self.writers[w as usize];
-                let deed = match writer.phase {
-                    Phase::Idle => format!("finds claim {} to be the newest", self.store.newest_claim()),
-                    Phase::Claim if self.store.claimed(writer.n) && scenario.has(Rule::AtomicClaims) => {
-                        format!("fails to create claim {}: another is there", writer.n)
-                    }
-                    Phase::Claim => format!("creates claim {}", writer.n),
-                    Phase::Unclear => format!("looks whether claim {} became its own", writer.n),
-                    Phase::FindPredecessor => match writer.n {
-                        0 => "finds an empty domain".to_owned(),
-                        n if self.store.object(n, 0).by != 0 => format!("GET log/{n}/0: there"),
-                        n => format!("GET log/{n}/0: absent"),
-                    },
-                    Phase::Probe => match self.store.object(writer.pred, writer.tail + 1).by {
-                        0 => format!("GET log/{}/{}: absent, so that epoch ends", writer.pred, writer.tail + 1),
-                        _ => format!("GET log/{}/{}: there", writer.pred, writer.tail + 1),
-                    },
-                    Phase::PutCut => format!(
-                        "PUT log/{}/0: CUT after log/{}/{}, next lsn {}",
-                        writer.epoch, writer.pred, writer.tail, writer.next_lsn
-                    ),
-                    Phase::Recheck => format!("GET claim {}: {}", writer.epoch + 1, claim(writer.epoch + 1)),
-                    Phase::Work | Phase::Stopped => unreachable!("no single next step"),
-                };
-                format!("writer {}: {deed}", w + 1)
-            }
-            Action::Read => match self.reader.phase {
-                ReaderPhase::Idle => format!("reader: finds claim {} to be the newest", self.store.newest_claim()),
-                ReaderPhase::FindCut => format!("reader: GET log/{}/0", self.reader.epoch),
-                ReaderPhase::Tail => format!("reader: GET log/{}/{}", self.reader.epoch, self.reader.tail + 1),
-                _ => format!(
-                    "reader: GET claim {0}: {1}",
-                    self.reader.newest_claim + 1,
-                    claim(self.reader.newest_claim + 1)
-                ),
-            },
-        }
     }
 }
 
