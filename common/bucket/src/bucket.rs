@@ -1,0 +1,82 @@
+//! A bucket: where its objects are, and who is given which right to them.
+
+use crate::dispatch::Dispatch;
+use crate::error::{Cause, Error, Result};
+use crate::handles::{Appender, Deleter, Pinner, ReadOnly};
+use crate::memory::MemoryStore;
+use crate::meter::Meter;
+use crate::options::BucketOptions;
+use crate::store::Store;
+use crate::url::{BucketUrl, Place};
+use std::fmt;
+use std::sync::Arc;
+
+/// One domain's objects, below one prefix of one store. Cheap to clone; clones share limits and meter.
+#[derive(Clone)]
+pub struct Bucket {
+    dispatch: Arc<Dispatch>,
+}
+
+impl Bucket {
+    /// The bucket that `url` names. Sends no request: a wrong name shows at the first one.
+    pub fn open(url: &BucketUrl, options: &BucketOptions) -> Result<Self> {
+        let store: Arc<dyn Store> = match url.place() {
+            Place::Memory { name } => MemoryStore::named(name),
+            _ => {
+                let what = "this kind of store is not built yet".to_owned();
+                return Err(Error::Setup { location: url.to_string().into(), what, source: Cause::new("unsupported") });
+            }
+        };
+        Ok(Self::over(store, url.to_string(), options.clone()))
+    }
+
+    /// A new, empty bucket in memory with the default options.
+    pub fn memory() -> Self {
+        Self::memory_with(BucketOptions::default())
+    }
+
+    /// A new, empty bucket in memory.
+    pub fn memory_with(options: BucketOptions) -> Self {
+        Self::over(Arc::new(MemoryStore::default()), "memory:".to_owned(), options)
+    }
+
+    fn over(store: Arc<dyn Store>, location: String, options: BucketOptions) -> Self {
+        Self { dispatch: Arc::new(Dispatch::new(store, location.into(), options)) }
+    }
+
+    /// The right to read.
+    pub fn read_only(&self) -> ReadOnly {
+        ReadOnly::new(self.dispatch.clone())
+    }
+
+    /// The right to read and to write below `v/`.
+    pub fn pinner(&self) -> Pinner {
+        Pinner::new(self.dispatch.clone())
+    }
+
+    /// The right to read and to add objects.
+    pub fn appender(&self) -> Appender {
+        Appender::new(self.dispatch.clone())
+    }
+
+    /// The right to read and to delete.
+    pub fn deleter(&self) -> Deleter {
+        Deleter::new(self.dispatch.clone())
+    }
+
+    /// Counts what all handles of this bucket ask for.
+    pub fn meter(&self) -> &Meter {
+        self.dispatch.meter()
+    }
+
+    /// Where the objects are, for people; holds no credentials.
+    pub fn location(&self) -> String {
+        self.dispatch.location().to_string()
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bucket({})", self.dispatch.location())
+    }
+}
