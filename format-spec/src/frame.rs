@@ -1,4 +1,4 @@
-//! Frames: up to 64 KiB of plaintext, compressed, hashed as stored (SPEC.md §frames).
+//! Frames: up to 64 KiB of plaintext, compres, hashed as stored (SPEC.md §frames).
 
 use crate::cursor::Cursor;
 use crate::error::{FormatError, Result};
@@ -62,7 +62,7 @@ pub fn frame_hash(stored: &[u8]) -> [u8; 16] {
     blake3::hash(stored).as_bytes()[..16].try_into().expect("BLAKE3 has 32 bytes")
 }
 
-/// A zstd context and buffers that are reused from frame to frame. One for each compressing thread.
+/// A zstd context and buffers that are reu from frame to frame. One for each compressing thread.
 pub struct FrameCompressor {
     compressor: zstd::bulk::Compressor<'static>,
     decoder: FrameDecoder,
@@ -75,8 +75,8 @@ impl FrameCompressor {
     /// # Errors
     /// `Draft` if zstd refuses the level or cannot allocate its context.
     pub fn new(level: i32) -> Result<Self> {
-        let refused = |e: std::io::Error| FormatError::Draft { why: format!("zstd level {level}: {e}") };
-        let compressor = zstd::bulk::Compressor::new(level).map_err(refused)?;
+        let refu = |e: std::io::Error| FormatError::Draft { why: format!("zstd level {level}: {e}") };
+        let compressor = zstd::bulk::Compressor::new(level).map_err(refu)?;
         Ok(Self { compressor, decoder: FrameDecoder::new()?, check: Vec::new() })
     }
 
@@ -94,7 +94,7 @@ impl FrameCompressor {
         if shrunk {
             self.decoder.unzstd(&bytes, plain_len, &mut self.check).map_err(|_| lied.clone())?;
             //= SPEC.md#frames
-            //# F-3
+            //# FR-3
             if self.check != plain {
                 return Err(lied);
             }
@@ -117,7 +117,7 @@ pub fn compress_frame(plain: &[u8], level: i32) -> Result<StoredFrame> {
     FrameCompressor::new(level)?.compress(plain)
 }
 
-/// A zstd context that is reused from frame to frame. One for each reading thread.
+/// A zstd context that is reu from frame to frame. One for each reading thread.
 pub struct FrameDecoder {
     decompressor: zstd::bulk::Decompressor<'static>,
 }
@@ -196,7 +196,7 @@ pub fn check_stored(entry: &FrameEntry, stored: &[u8]) -> Result<()> {
     }
     let computed = frame_hash(stored);
     //= SPEC.md#frames
-    //# F-4
+    //# FR-4
     if computed != entry.hash {
         return Err(FormatError::frame_hash(&entry.hash, &computed));
     }
@@ -264,7 +264,7 @@ impl FrameDir {
             match codec {
                 FrameCodec::Raw if stored_len != plain_len => return Err(bad("raw frame of two lengths")),
                 FrameCodec::Zstd if stored_len == 0 || stored_len >= plain_len => {
-                    return Err(bad("compressed frame is not smaller than its plaintext"));
+                    return Err(bad("compres frame is not smaller than its plaintext"));
                 }
                 _ => {}
             }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_inflates_beyond_its_promise_is_refused() {
+    fn a_frame_that_inflates_beyond_its_promise_is_refu() {
         let mut stored = compress_frame(&[0; 65_536], 1).unwrap();
         stored.entry.plain_len = 512;
         assert_eq!(decode_frame(&stored.entry, &stored.bytes).unwrap_err().name(), "FrameContents");

@@ -80,7 +80,7 @@ impl Genesis {
             return Err(FormatError::Major { what: "genesis", found: major, known: MAJOR.into() });
         }
         let at = text.rfind(CHECK_LINE).ok_or_else(|| bad("no check line"))?;
-        let check = hex(blake3::hash(text[..at].as_bytes()).as_bytes());
+        let check = hex(blake3::hash(&text.as_bytes()[..at]).as_bytes());
         //= SPEC.md#genesis
         //# G-1
         if text[at..] != format!("{CHECK_LINE}{check}\"\n}}\n") {

@@ -128,7 +128,7 @@ pub struct SegmentHeader {
     pub first_time: TimeNs,
     /// Time of the last LSN.
     pub last_time: TimeNs,
-    /// Highest LSN that was acknowledged when the segment was sealed.
+    /// Highest LSN that was acknowledged when the segment was sealed; 0 in a CUT, which proves nothing.
     pub acked_through: Lsn,
     /// Rows of INDEX.
     pub row_count: u64,
@@ -378,7 +378,14 @@ impl SegmentHeader {
         if self.last_time < self.first_time || !self.last_time.get().is_multiple_of(self.tick_ns.into()) {
             return field("last_time_ns", self.last_time.get());
         }
-        if kind == SegmentKind::Log && self.acked_through >= self.first_lsn {
+        let acked_ok = match kind {
+            //= SPEC.md#cut
+            //# C-4
+            SegmentKind::Cut => self.acked_through == Lsn::ZERO,
+            SegmentKind::Log => self.acked_through < self.first_lsn,
+            SegmentKind::Base => true,
+        };
+        if !acked_ok {
             return field("acked_through", self.acked_through.get());
         }
         Ok(())

@@ -145,7 +145,6 @@ pub fn seal_cut(draft: &CutDraft<'_>) -> Result<SealedHead> {
     let mut head = Head::new();
     head.section(SECTION_CUT, |out| out.extend_from_slice(&draft.cut.encode()));
     head.seal(SegmentHeader {
-        acked_through: last,
         tick_ns: draft.tick_ns,
         salt: draft.salt,
         prev_header_hash: draft.cut.predecessor.map_or([0; 32], |tail| tail.header_hash),
