@@ -136,11 +136,14 @@ impl Fields {
         let shape = |why: &str| FormatError::Cbor { what, why: why.to_owned() };
         let len = from.map().map_err(bad)?.ok_or_else(|| shape("map of indefinite length"))?;
         let mut fields: Vec<(String, Value)> = Vec::new();
+        // Of every name, kept or skipped: whether a map is in order does not depend on what its reader knows.
+        let mut last: Option<&str> = None;
         for _ in 0..len {
-            let name = from.str().map_err(bad)?.to_owned();
-            if fields.last().is_some_and(|(last, _)| (last.len(), last) >= (name.len(), &name)) {
+            let name = from.str().map_err(bad)?;
+            if last.is_some_and(|last| (last.len(), last) >= (name.len(), name)) {
                 return Err(shape("names are not in order"));
             }
+            last = Some(name);
             let value = match from.datatype().map_err(bad)? {
                 Type::U8 | Type::U16 | Type::U32 | Type::U64 => Value::Uint(from.u64().map_err(bad)?),
                 Type::String => Value::Text(from.str().map_err(bad)?.to_owned()),
@@ -158,7 +161,7 @@ impl Fields {
                     continue;
                 }
             };
-            fields.push((name, value));
+            fields.push((name.to_owned(), value));
         }
         Ok(Self(fields))
     }

@@ -156,6 +156,10 @@ impl FrameDecoder {
         plain.clear();
         plain.reserve_exact(plain_len as usize);
         let bad = |why: String| FormatError::FrameContents { plain_len, why };
+        // zstd itself would go on through any number of frames, others stop behind the first: only one is allowed.
+        if !matches!(zstd::zstd_safe::find_frame_compressed_size(stored), Ok(n) if n == stored.len()) {
+            return Err(bad("it is not exactly one zstd frame".to_owned()));
+        }
         // The vector's spare capacity may exceed what was asked for, so the length is checked afterwards.
         let result = self.decompressor.decompress_to_buffer(stored, plain);
         match result {

@@ -108,9 +108,12 @@ pub fn seal_segment(draft: &SegmentDraft<'_>) -> Result<SealedHead> {
     {
         return no("events out of order or out of range".into());
     }
-    let stream_blocks: u64 = draft.rows.iter().filter(|row| row.kind == RowKind::Data).map(|row| row.extent.len).sum();
+    let mut data_rows = draft.rows.iter().filter(|row| row.kind == RowKind::Data);
+    let Some(stream_blocks) = data_rows.try_fold(0u64, |sum, row| sum.checked_add(row.extent.len)) else {
+        return no("rows hold more than 2^64 blocks of data".into());
+    };
     let framed: u64 = draft.frames.iter().map(|frame| u64::from(frame.plain_len)).sum();
-    if framed != stream_blocks * BLOCK_BYTES {
+    if !framed.is_multiple_of(BLOCK_BYTES) || framed / BLOCK_BYTES != stream_blocks {
         return no(format!("rows hold {stream_blocks} blocks of data, frames {framed} bytes"));
     }
     let mut head = Head::new();
@@ -184,9 +187,10 @@ impl Head {
                 ),
             });
         }
-        // The rules that a reader enforces are the rules that a writer keeps: one implementation of them.
-        SegmentHeader::decode(&encoded).map_err(|e| FormatError::Draft { why: e.to_string() })?;
         self.bytes[..HEADER_BYTES].copy_from_slice(&encoded);
+        // The rules that a reader enforces are the rules that a writer keeps: one implementation of them.
+        let expect = Expect { domain: header.identity.domain, key: header.identity.key() };
+        SegmentHead::decode(&self.bytes, &expect).map_err(|e| FormatError::Draft { why: e.to_string() })?;
         Ok(SealedHead { bytes: self.bytes, header_hash: header.header_hash, total_len: header.total_len })
     }
 }
