@@ -1,7 +1,9 @@
 //! A bucket: where its objects are, and who is given which right to them.
 
+use crate::dir::DirStore;
 use crate::dispatch::Dispatch;
 use crate::error::{Cause, Error, Result};
+use crate::faults::{Faults, FaultyStore};
 use crate::handles::{Appender, Deleter, Pinner, ReadOnly};
 use crate::memory::MemoryStore;
 use crate::meter::Meter;
@@ -22,6 +24,7 @@ impl Bucket {
     pub fn open(url: &BucketUrl, options: &BucketOptions) -> Result<Self> {
         let store: Arc<dyn Store> = match url.place() {
             Place::Memory { name } => MemoryStore::named(name),
+            Place::File { root } => Arc::new(DirStore::new(root, options.entropy.clone())),
             _ => {
                 let what = "this kind of store is not built yet".to_owned();
                 return Err(Error::Setup { location: url.to_string().into(), what, source: Cause::new("unsupported") });
@@ -62,6 +65,12 @@ impl Bucket {
     /// The right to read and to delete.
     pub fn deleter(&self) -> Deleter {
         Deleter::new(self.dispatch.clone())
+    }
+
+    /// The same bucket, misbehaving as `faults` says; limits and meter stay shared.
+    pub fn with_faults(&self, faults: Faults) -> Self {
+        let wrap = |store| Arc::new(FaultyStore::new(store, faults)) as Arc<dyn Store>;
+        Self { dispatch: Arc::new(self.dispatch.with_store(wrap)) }
     }
 
     /// Counts what all handles of this bucket ask for.

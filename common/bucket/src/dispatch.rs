@@ -92,10 +92,6 @@ impl Dispatch {
         &self.meter
     }
 
-    pub(crate) fn options(&self) -> &BucketOptions {
-        &self.options
-    }
-
     /// Records what a probe found: only then are conditional puts sent where they are not needed for safety.
     pub(crate) fn record_mode(&self, mode: StoreMode) {
         self.creates.store(mode == StoreMode::Cas, Ordering::Relaxed);

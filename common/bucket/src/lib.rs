@@ -8,8 +8,10 @@
 //! Not here: what the objects mean (`tidemark-format`), and when to write which (writer, reader, gc).
 
 mod bucket;
+mod dir;
 mod dispatch;
 mod error;
+mod faults;
 mod handles;
 mod memory;
 mod meter;
@@ -21,6 +23,7 @@ mod url;
 
 pub use bucket::Bucket;
 pub use error::{At, Cause, Error, Result};
+pub use faults::{Fault, Faults};
 pub use handles::{Appender, Created, Deleter, Pinner, PutOutcome, ReadOnly};
 pub use meter::{Count, Meter, MeterSnapshot, Op};
 pub use options::BucketOptions;
