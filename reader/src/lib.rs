@@ -1,1 +1,28 @@
 //! (disk, range, point in time) in, verified bytes out.
+//!
+//! A [`Domain`] finds the log of a bucket without listing it, checks its chain, and keeps the front indexes in memory. Its
+//! [`Timeline`] turns times, bookmarks and LSNs into points. A [`DiskImage`] is one disk at one LSN; every byte that it
+//! hands out was verified when its frame was decoded, and a block that nobody knows is an error, never zeros.
+//!
+//! Invariants: nothing here writes; only a proven NotFound ends a log; memory is bounded by [`ReaderOptions`] plus the
+//! front indexes.
+//! Not here: the byte layout (`tidemark-format`), the store (`tidemark-bucket`), the mount (`tidemark-fuse`).
+
+mod cache;
+mod core;
+mod domain;
+mod error;
+mod frames;
+mod image;
+mod load;
+mod maps;
+mod options;
+mod point;
+mod timeline;
+
+pub use domain::{Domain, MemoryUse};
+pub use error::{Error, Result};
+pub use image::DiskImage;
+pub use options::ReaderOptions;
+pub use point::{Point, PointSpec, TimeText};
+pub use timeline::{Bookmark, DiskAt, Gap, IndexMemory, Timeline};
