@@ -10,4 +10,4 @@ pub mod ops;
 pub mod rules;
 
 pub use domain::{Cell, DiskModel, DomainModel};
-pub use ops::{Op, OpsShape, any_ops};
+pub use ops::{Op, OpsShape, any_ops, calls};

@@ -101,6 +101,30 @@ pub fn any_ops(shape: OpsShape) -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
+/// Splits a history of [`any_ops`] into what a writer does in one call: adding a blank disk takes three LSNs, growing one
+/// takes two.
+pub fn calls(ops: &[Op]) -> Vec<&[Op]> {
+    let mut sizes = std::collections::BTreeMap::new();
+    let mut calls = Vec::new();
+    let mut rest = ops;
+    while let Some(first) = rest.first() {
+        let len = match first {
+            Op::DiskAdd { disk, blocks } => {
+                sizes.insert(*disk, *blocks);
+                3
+            }
+            Op::Resize { disk, blocks } => {
+                let before = sizes.insert(*disk, *blocks);
+                if before.is_some_and(|before| before < *blocks) { 2 } else { 1 }
+            }
+            _ => 1,
+        };
+        calls.push(&rest[..len]);
+        rest = &rest[len..];
+    }
+    calls
+}
+
 /// A random wish; it becomes an operation once the sizes at that moment are known.
 #[derive(Clone, Debug)]
 struct Step {

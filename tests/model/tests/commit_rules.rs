@@ -2,6 +2,8 @@
 //!
 //! Run with `--nocapture` to read the counterexamples.
 
+#![allow(clippy::disallowed_macros, reason = "counterexamples are for people")]
+
 use tidemark_model::rules::{Counterexample, Outcome, Rule, Scenario, explore};
 
 fn holds(scenario: &Scenario) -> usize {

@@ -1,0 +1,153 @@
+//! Lays out, compresses, verifies and hashes a segment on a bounded number of threads, and seals its head.
+//!
+//! A segment is compressed in jobs of a few frames, so that two threads share even a single one. Each thread keeps its
+//! zstd contexts and its frame buffer; the writes' bytes are copied once, into that buffer, and not at all where a frame
+//! is one run of one write.
+
+use crate::core::layout::{Entry, Layout, lay_out};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+use tidemark_bucket::Pieces;
+use tidemark_format::{
+    FRAME_PLAIN_BYTES_MAX, FormatError, FrameCompressor, FrameEntry, Row, SegmentDraft, seal_segment,
+};
+use tokio::sync::Semaphore;
+
+/// Frames of one job: about a MiB, a millisecond or two.
+const FRAMES_A_JOB: usize = 16;
+
+/// The threads that compress.
+#[derive(Clone, Debug)]
+pub(crate) struct Compressors {
+    threads: Arc<Semaphore>,
+    level: i32,
+}
+
+/// A segment whose bytes are ready to be stored.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) frames: Vec<FrameEntry>,
+    /// The stored bytes of each frame.
+    pub(crate) data: Vec<Bytes>,
+}
+
+/// A sealed segment: its bytes never change again.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) object: Pieces,
+    pub(crate) header_hash: [u8; 32],
+}
+
+impl Built {
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.frames.iter().map(|frame| u64::from(frame.stored_len)).sum()
+    }
+}
+
+impl Compressors {
+    pub(crate) fn new(threads_max: usize, level: i32) -> Self {
+        Self { threads: Arc::new(Semaphore::new(threads_max)), level }
+    }
+
+    /// Turns writes into rows and stored frames.
+    pub(crate) async fn build(&self, entries: Vec<Entry>) -> Result<Built, FormatError> {
+        let (entries, layout) = self
+            .run(move || {
+                let layout = lay_out(&entries);
+                Ok((Arc::new(entries), Arc::new(layout)))
+            })
+            .await?;
+        let count = layout.frames.len();
+        let jobs = (0..count).step_by(FRAMES_A_JOB).map(|first| {
+            let (entries, layout, level) = (entries.clone(), layout.clone(), self.level);
+            self.run(move || compress(&entries, &layout, first..(first + FRAMES_A_JOB).min(count), level))
+        });
+        let done = futures::future::try_join_all(jobs).await?;
+        let mut built = Built { rows: Vec::new(), frames: Vec::with_capacity(count), data: Vec::with_capacity(count) };
+        for (entry, bytes) in done.into_iter().flatten() {
+            built.frames.push(entry);
+            built.data.push(bytes);
+        }
+        built.rows = Arc::try_unwrap(layout).map_or_else(|shared| shared.rows.clone(), |layout| layout.rows);
+        Ok(built)
+    }
+
+    /// Runs `job` on one of the threads.
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, FormatError> + Send + 'static,
+    ) -> Result<T, FormatError> {
+        let thread = self.threads.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let done = tokio::task::spawn_blocking(move || {
+            let result = job();
+            drop(thread);
+            result
+        });
+        match done.await {
+            Ok(result) => result,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going away, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// Seals the head of a log or base segment. Runs on a blocking thread: encoding an index takes a millisecond or two.
+pub(crate) fn freeze(draft: &SegmentDraft<'_>, data: Vec<Bytes>) -> Result<Frozen, FormatError> {
+    let head = seal_segment(draft)?;
+    let mut parts = Vec::with_capacity(data.len() + 1);
+    parts.push(Bytes::from(head.bytes));
+    parts.extend(data);
+    let object = Pieces::from(parts);
+    assert!(object.len() == head.total_len, "object has {} bytes, its header says {}", object.len(), head.total_len);
+    Ok(Frozen { object, header_hash: head.header_hash })
+}
+
+struct Tools {
+    level: i32,
+    compressor: FrameCompressor,
+    gathered: Vec<u8>,
+}
+
+thread_local! {
+    static TOOLS: RefCell<Option<Tools>> = const { RefCell::new(None) };
+}
+
+fn compress(
+    entries: &[Entry],
+    layout: &Layout,
+    frames: Range<usize>,
+    level: i32,
+) -> Result<Vec<(FrameEntry, Bytes)>, FormatError> {
+    TOOLS.with_borrow_mut(|slot| {
+        let tools = match slot.take().filter(|tools| tools.level == level) {
+            Some(tools) => slot.insert(tools),
+            None => slot.insert(Tools {
+                level,
+                compressor: FrameCompressor::new(level)?,
+                gathered: Vec::with_capacity(FRAME_PLAIN_BYTES_MAX as usize),
+            }),
+        };
+        let mut done = Vec::with_capacity(frames.len());
+        for slices in &layout.frames[frames] {
+            let slices = &layout.slices[slices.clone()];
+            let plain = if let [only] = slices {
+                only.of(entries)
+            } else {
+                tools.gathered.clear();
+                for slice in slices {
+                    tools.gathered.extend_from_slice(slice.of(entries));
+                }
+                &tools.gathered
+            };
+            let stored = tools.compressor.compress(plain)?;
+            done.push((stored.entry, Bytes::from(stored.bytes)));
+        }
+        Ok(done)
+    })
+}
