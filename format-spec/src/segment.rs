@@ -10,7 +10,7 @@ use crate::header::{
     Expect, Features, HEADER_BYTES, MINOR, OBJECT_BYTES_MAX, SECTION_CUT, SECTION_EVENTS, SECTION_FRAMEDIR,
     SECTION_INDEX, SECTION_TIMES, Section, SegmentHeader, SegmentIdentity, SegmentKind, hash32,
 };
-use crate::ids::{BLOCK_BYTES, Lsn, TimeNs};
+use crate::ids::{BLOCK_BYTES, DiskId, Lsn, TimeNs};
 use crate::index::{DISK_BLOCKS_MAX, PackedIndex, Row, RowKind, put_index};
 use crate::times::{PackedTimes, TimeStep, TimesBounds, put_times};
 
@@ -265,6 +265,13 @@ impl SegmentHead {
         let need = |id, why| section(id).ok_or(FormatError::SectionTable { why });
         let (first, last) = (header.first_lsn, header.last_lsn);
         let is_cut = header.identity.kind == SegmentKind::Cut;
+        let foreign: &[u16] = match is_cut {
+            true => &[SECTION_INDEX, SECTION_FRAMEDIR, SECTION_TIMES, SECTION_EVENTS],
+            false => &[SECTION_CUT],
+        };
+        if foreign.iter().any(|id| section(*id).is_some()) {
+            return Err(FormatError::SectionTable { why: "section of another kind of segment" });
+        }
         let (index, frames, times, events) = if is_cut {
             (&[][..], &[][..], None, None)
         } else {
@@ -297,6 +304,10 @@ impl SegmentHead {
             let (left, right) = (cut.next_lsn.get(), header.first_lsn.get());
             return Err(FormatError::Mismatch { what: "next_lsn of the cut and first_lsn of its header", left, right });
         }
+        if cut.predecessor.is_none() && cut.next_lsn != Lsn::ZERO.next() {
+            let what = "next_lsn of the cut of a first epoch and the first lsn";
+            return Err(FormatError::Mismatch { what, left: cut.next_lsn.get(), right: 1 });
+        }
         //= SPEC.md#cut
         //# C-3
         if cut.predecessor.map_or([0; 32], |tail| tail.header_hash) != header.prev_header_hash {
@@ -327,7 +338,8 @@ impl SegmentHead {
     /// Takes one bit for each LSN of the segment, and refuses a range that is larger than the rows and events at hand.
     ///
     /// # Errors
-    /// `NotDense` naming the first LSN that is missing or is both a write and an event.
+    /// `NotDense` naming the first LSN that is missing or is both a write and an event, `Row` for rows of one write that
+    /// share a block.
     pub fn check_dense(&self) -> Result<()> {
         let (first, last) = (self.header.first_lsn, self.header.last_lsn);
         if self.header.identity.kind != SegmentKind::Log {
@@ -361,8 +373,35 @@ impl SegmentHead {
         //# O-1
         match (0..span).find(|bit| seen[(bit / 64) as usize] & 1 << (bit % 64) == 0) {
             Some(bit) => missing(Lsn::new(first.get() + bit)),
-            None => Ok(()),
+            None => self.check_split_writes(span),
         }
+    }
+
+    /// Checks that the rows of one write do not share a block. `span` is the number of LSNs, all of them present.
+    ///
+    /// Looks at a window of LSNs at a time, at most 16 passes, so that it takes 1 MiB and a byte for each LSN at most.
+    fn check_split_writes(&self, span: u64) -> Result<()> {
+        // As many entries as LSNs: no write has two rows.
+        if self.index.row_count() + self.events.len() as u64 == span {
+            return Ok(());
+        }
+        let window = (1 << 16).max(span.div_ceil(16));
+        for from in (0..span).step_by(window as usize) {
+            // For each write, the end of its last row so far. Rows come in order of disk and block.
+            let mut ends = vec![(DiskId::new(0), 0u64); window.min(span - from) as usize];
+            for (number, placed) in self.index.iter().enumerate() {
+                let Row { disk, extent, lsn, .. } = placed.row;
+                let at = (lsn.get() - self.header.first_lsn.get()).checked_sub(from);
+                let Some(end) = at.and_then(|at| ends.get_mut(at as usize)) else { continue };
+                //= SPEC.md#index
+                //# I-3
+                if end.0 == disk && end.1 > extent.start {
+                    return Err(FormatError::Row { row: number as u64, why: "shares a block with its own write" });
+                }
+                *end = (disk, extent.end());
+            }
+        }
+        Ok(())
     }
 
     /// Bytes held in memory, events not counted.

@@ -1,0 +1,77 @@
+//! Cuts the golden vectors into the inputs of the fuzz targets: `seeds VECTORS_DIR SEEDS_DIR`.
+
+use std::path::Path;
+use std::{env, fs, io};
+use tidemark_format::{DomainId, Epoch, ObjectKey, Role, Seq};
+use tidemark_fuzz::forge::Parts;
+
+fn main() -> io::Result<()> {
+    let mut args = env::args().skip(1);
+    let (Some(vectors), Some(seeds)) = (args.next(), args.next()) else {
+        return Err(io::Error::other("usage: seeds VECTORS_DIR SEEDS_DIR"));
+    };
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let dir = Path::new(&seeds).join(target);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(name), bytes)
+    };
+    for file in fs::read_dir(vectors)? {
+        let path = file?.path();
+        let (Some(name), Some("bin")) = (path.file_stem().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
+        else {
+            continue;
+        };
+        let bytes = fs::read(&path)?;
+        let of = name.strip_prefix("bad-").unwrap_or(name);
+        if of.starts_with("claim") || of.starts_with("hint") {
+            put("records", name, &bytes)?;
+        } else if of.starts_with("genesis") {
+            put("genesis", name, &bytes)?;
+        } else {
+            put("header", name, &bytes[..bytes.len().min(512)])?;
+            put("segment", name, &bytes)?;
+            put_sections(name, &mut Parts::split(&bytes), &put)?;
+        }
+    }
+    let (epoch, seq) = (Epoch::new(42), Seq::new(7));
+    let keys = [
+        ObjectKey::Genesis,
+        ObjectKey::writer_claim(epoch),
+        ObjectKey::Claim { role: Role::Maintenance, epoch },
+        ObjectKey::Log { epoch, seq },
+        ObjectKey::Base { role: Role::Writer, epoch, seq },
+        ObjectKey::Hint,
+        ObjectKey::Probe { nonce: [0x5a; 16] },
+    ];
+    for key in keys {
+        put("names", key.family().name(), key.to_string().as_bytes())?;
+    }
+    put("names", "domain", DomainId::new(*b"0123456789abcdef").to_string().as_bytes())
+}
+
+/// Sections as the section targets take them.
+fn put_sections(name: &str, parts: &mut Parts, put: &impl Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    for id in parts.sections.iter().map(|section| section.id).collect::<Vec<_>>() {
+        let bytes = parts.section(id).clone();
+        match id {
+            1 => {
+                let times = parts.section(3).clone();
+                put("index", name, &[&(bytes.len() as u16).to_le_bytes()[..], &bytes, &times].concat())?;
+            }
+            2 => {
+                let mut data = &parts.data[..];
+                for (i, entry) in bytes.chunks_exact(28).enumerate() {
+                    let number = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().expect("four bytes"));
+                    let (stored, rest) = data.split_at((number(0) as usize).min(data.len()));
+                    let blocks = (number(4) / 512).saturating_sub(1) as u8;
+                    put("frame", &format!("{name}-{i}"), &[&[entry[8], blocks], stored].concat())?;
+                    data = rest;
+                }
+            }
+            4 => put("events", name, &bytes)?,
+            5 => put("cut", name, &bytes)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
