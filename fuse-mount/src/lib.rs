@@ -1,18 +1,21 @@
 //! A domain's history as a read-only file tree.
 //!
-//! [`DiskFs`] says what a tree of disk images must answer. `session` mounts one through FUSE, `adapter` translates the
-//! kernel's requests. What a mount promises its users is docs/contract.md, each paragraph of it a test.
+//! [`TimeTree`] shows every point of a domain's history as a directory of VMs and disks. It answers as a [`DiskFs`], which
+//! knows no FUSE; `session` mounts one, `adapter` translates the kernel's requests. What a mount promises its users is docs/contract.md, each paragraph of it a test.
 //! Not here: finding and checking the bytes (`tidemark-reader`), and any writing.
 
 mod adapter;
 mod error;
 mod fs;
 mod health;
+mod images;
 mod mountpoint;
 mod names;
+mod nodes;
 mod options;
 mod session;
 mod stats;
+mod tree;
 
 pub use error::{Error, Result};
 pub use fs::{
@@ -22,3 +25,27 @@ pub use names::{ESCAPED_BYTES_MAX, escape, unescape};
 pub use options::{Access, ServeOptions};
 pub use session::{MountHandle, Unmounted, serve};
 pub use stats::MountStats;
+pub use tree::{TimeTree, TreeOptions};
+
+use std::path::Path;
+use std::sync::Arc;
+use tidemark_env::Env;
+use tidemark_reader::Domain;
+
+/// How a domain is mounted.
+#[derive(Clone, Debug, Default)]
+pub struct MountOptions {
+    /// What is shown.
+    pub tree: TreeOptions,
+    /// How it is served.
+    pub serve: ServeOptions,
+}
+
+/// Mounts a domain at `dir`. May block for a moment; the mount lives until the handle is dropped or it is unmounted.
+///
+/// # Errors
+/// If `options.tree.at` names no point, `dir` cannot be mounted on, or FUSE is missing or not permitted.
+pub fn mount(domain: Domain, dir: &Path, options: &MountOptions, env: &Env) -> Result<MountHandle> {
+    let tree = TimeTree::new(domain, options.tree.clone(), env.clone())?;
+    serve(Arc::new(tree), dir, &options.serve, env)
+}

@@ -1,0 +1,505 @@
+//! A domain's history as a tree: every point in time is a directory of VMs with their disks.
+//!
+//! `lsn/<n>/<vm>/<disk>.raw` are the real directories and files; `latest`, `at/<time>` and `bookmarks/<name>` are links to one
+//! of them, so a point has one path and its contents one place in the page cache. Names are resolved when they are
+//! looked up: any LSN and any time of the history works, listings show a bounded sample.
+//! Invariants: a disk is shown only at points from which it can be restored; what a number stands for never changes.
+//! Not here: reading blocks (`tidemark-reader`), FUSE ([`crate::adapter`]).
+
+use crate::error::{Error, Result};
+use crate::fs::{Answer, Attr, Caching, DirEntry, DiskFs, Ino, NodeKind, Opened, ReadAnswer, SeekTo, Totals, Validity};
+use crate::images::Images;
+use crate::names::{escape, unescape};
+use crate::nodes::{Finality, Node, Nodes, Shown};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tidemark_env::Env;
+use tidemark_format::{ErrorKind, Lsn, TimeNs};
+use tidemark_reader::{DiskAt, DiskImage, Domain, Point, PointSpec, TimeText, Timeline};
+
+/// Ending of every disk's file name.
+const SUFFIX: &str = ".raw";
+
+/// What a tree shows, and how fresh.
+#[derive(Clone, Debug)]
+pub struct TreeOptions {
+    /// Show this point's VMs at the root, instead of all of time.
+    pub at: Option<PointSpec>,
+    /// Looks for new writes at most this often.
+    pub refresh_interval: Duration,
+    /// Patience with one such look; then what is known is shown, and the next look waits as long.
+    pub refresh_deadline: Duration,
+    /// Points shown by listing `lsn` and `at`.
+    pub list_points_max: usize,
+}
+
+impl Default for TreeOptions {
+    fn default() -> Self {
+        Self {
+            at: None,
+            refresh_interval: Duration::from_secs(1),
+            refresh_deadline: Duration::from_secs(10),
+            list_points_max: 64,
+        }
+    }
+}
+
+/// A domain's history as a tree of disk images.
+#[derive(Clone)]
+pub struct TimeTree {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    domain: Domain,
+    env: Env,
+    options: TreeOptions,
+    /// The only point shown, if not all are.
+    single: Option<Shown>,
+    nodes: Nodes,
+    images: Images,
+    freshness: Freshness,
+}
+
+struct Freshness {
+    /// Monotonic time from which on the next look for new writes may begin.
+    next_look: Mutex<Duration>,
+    /// Held by whoever looks; the others wait and share the result.
+    looking: tokio::sync::Mutex<()>,
+}
+
+impl TimeTree {
+    /// The tree of an open domain.
+    ///
+    /// # Errors
+    /// If `options.at` names no point of the domain.
+    pub fn new(domain: Domain, options: TreeOptions, env: Env) -> Result<Self> {
+        let timeline = domain.timeline();
+        let single = match &options.at {
+            None => None,
+            Some(spec) => {
+                let point = timeline.resolve(spec, env.clock.wall());
+                let point = point.map_err(|error| failed(format!("find {spec}"), error))?;
+                Some(shown(&timeline, point.lsn))
+            }
+        };
+        let inner = Inner {
+            nodes: Nodes::new(single.map_or(Node::Root, Node::Point)),
+            images: Images::default(),
+            freshness: Freshness {
+                next_look: Mutex::new(env.clock.monotonic() + options.refresh_interval),
+                looking: tokio::sync::Mutex::default(),
+            },
+            domain,
+            env,
+            options,
+            single,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Answers from what is known, or looks for new writes first if `wants_newest` and the last look is long ago.
+    fn answer<T: Send + 'static>(
+        &self,
+        wants_newest: bool,
+        find: impl FnOnce(&Inner, &Timeline) -> Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        if !(wants_newest && self.inner.is_stale()) {
+            return Answer::Now(find(&self.inner, &self.inner.domain.timeline()));
+        }
+        let inner = self.inner.clone();
+        Answer::later(async move {
+            inner.look_for_new_writes().await;
+            find(&inner, &inner.domain.timeline())
+        })
+    }
+}
+
+impl Inner {
+    fn is_stale(&self) -> bool {
+        self.env.clock.monotonic() >= *self.freshness.next_look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refreshes the timeline. If that fails the known one is still true, only older: said in the log, not to the caller.
+    async fn look_for_new_writes(&self) {
+        let _looking = self.freshness.looking.lock().await;
+        if !self.is_stale() {
+            return;
+        }
+        let patience = self.options.refresh_deadline;
+        let trouble = match tokio::time::timeout(patience, self.domain.refresh()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(failed("look for new writes".into(), error)),
+            Err(_) => Some(Error::Deadline { what: "look for new writes".into(), deadline: patience }),
+        };
+        let pause =
+            if trouble.is_some() { patience.max(self.options.refresh_interval) } else { self.options.refresh_interval };
+        *self.freshness.next_look.lock().unwrap_or_else(PoisonError::into_inner) = self.env.clock.monotonic() + pause;
+        if let Some(error) = trouble {
+            let latest = self.domain.timeline().latest();
+            tracing::warn!("{}; still showing {latest} as the newest", crate::health::chain(&error));
+        }
+    }
+
+    /// The point that a link of the tree leads to now.
+    fn resolve(&self, timeline: &Timeline, spec: &PointSpec) -> Result<Point> {
+        let missing = || Error::NoEntry { name: spec.to_string() };
+        let point = timeline.resolve(spec, self.env.clock.wall()).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::FixRequest => missing(),
+            _ => failed(format!("find {spec}"), error),
+        })?;
+        // Before the first write there is no point to show.
+        if point.lsn == Lsn::ZERO { Err(missing()) } else { Ok(point) }
+    }
+
+    /// Attributes of a node, whatever its number.
+    fn attr(&self, timeline: &Timeline, ino: Ino, node: &Node) -> Result<Attr> {
+        let directory = |at: Lsn, validity| {
+            Ok(Attr { ino, kind: NodeKind::Directory, size_bytes: 0, changed: time_of(timeline, at), validity })
+        };
+        match node {
+            Node::Root | Node::Times | Node::Lsns | Node::Bookmarks => {
+                directory(timeline.latest().lsn, Validity::Brief)
+            }
+            Node::Latest | Node::At(_) | Node::Bookmark(_) => {
+                let (point, target) = self.follow(timeline, node)?;
+                let size_bytes = target.len() as u64;
+                Ok(Attr { ino, kind: NodeKind::Link, size_bytes, changed: point.time, validity: Validity::Brief })
+            }
+            Node::Point(shown) | Node::Vm(shown, _) => directory(shown.lsn, validity(*shown)),
+            Node::Disk(shown, id) => {
+                let disk = timeline.disks_at(shown.lsn).into_iter().find(|disk| disk.id == *id);
+                let disk = disk.ok_or(Error::Stale { ino: ino.get() })?;
+                Ok(Attr {
+                    ino,
+                    kind: NodeKind::Disk,
+                    size_bytes: disk.size_bytes,
+                    changed: time_of(timeline, shown.lsn),
+                    validity: validity(*shown),
+                })
+            }
+        }
+    }
+
+    /// Where a link leads: the point, and the text of the link.
+    fn follow(&self, timeline: &Timeline, link: &Node) -> Result<(Point, String)> {
+        let (spec, up) = match link {
+            Node::Latest => (PointSpec::Latest, ""),
+            Node::At(text) => {
+                let spec = text.parse().map_err(|_| Error::NoEntry { name: text.to_string() })?;
+                (spec, "../")
+            }
+            Node::Bookmark(name) => (PointSpec::Bookmark(name.to_string()), "../"),
+            other => return Err(Error::NotALink { ino: other.ino().get() }),
+        };
+        let point = self.resolve(timeline, &spec)?;
+        Ok((point, format!("{up}lsn/{}", point.lsn)))
+    }
+
+    /// The node that `name` stands for in the directory `parent`.
+    fn child(&self, timeline: &Timeline, parent: &Node, name: &str) -> Result<Node> {
+        let missing = || Error::NoEntry { name: name.to_owned() };
+        match parent {
+            Node::Root => match name {
+                "at" => Ok(Node::Times),
+                "lsn" => Ok(Node::Lsns),
+                "bookmarks" => Ok(Node::Bookmarks),
+                "latest" => Ok(Node::Latest),
+                _ => Err(missing()),
+            },
+            Node::Times => Ok(Node::At(name.into())),
+            Node::Bookmarks => Ok(Node::Bookmark(unescape(name).ok_or_else(missing)?.into())),
+            Node::Lsns => {
+                let lsn: u64 = name.parse().map_err(|_| missing())?;
+                let in_history = (timeline.first().lsn.get()..=timeline.latest().lsn.get()).contains(&lsn);
+                // One name per point: no `007`, no `+7`, no 0.
+                if lsn == 0 || !in_history || lsn.to_string() != name {
+                    return Err(missing());
+                }
+                Ok(Node::Point(shown(timeline, Lsn::new(lsn))))
+            }
+            Node::Point(point) => {
+                let known = disks_by_vm(timeline, point.lsn).contains_key(name);
+                if known { Ok(Node::Vm(*point, name.into())) } else { Err(missing()) }
+            }
+            Node::Vm(point, vm) => {
+                let disks = disks_by_vm(timeline, point.lsn).remove(&**vm).unwrap_or_default();
+                disks.get(name).map(|disk| Node::Disk(*point, disk.id)).ok_or_else(missing)
+            }
+            other => Err(Error::NotADirectory { ino: other.ino().get() }),
+        }
+    }
+
+    /// Everything that a directory shows.
+    fn list(&self, timeline: &Timeline, dir: &Node) -> Result<Vec<DirEntry>> {
+        let entry = |node: Node, kind, name: String| DirEntry { ino: node.ino(), kind, name: name.into() };
+        let sample = || timeline.sample(self.options.list_points_max);
+        let mut entries = match dir {
+            Node::Root => vec![
+                entry(Node::Times, NodeKind::Directory, "at".into()),
+                entry(Node::Bookmarks, NodeKind::Directory, "bookmarks".into()),
+                entry(Node::Latest, NodeKind::Link, "latest".into()),
+                entry(Node::Lsns, NodeKind::Directory, "lsn".into()),
+            ],
+            Node::Times => {
+                let mut names: Vec<String> = sample().iter().map(|point| TimeText(point.time).to_string()).collect();
+                names.dedup();
+                names.into_iter().map(|name| entry(Node::At(name.as_str().into()), NodeKind::Link, name)).collect()
+            }
+            Node::Lsns => {
+                let mut lsns: Vec<Lsn> = sample().iter().map(|point| point.lsn).collect();
+                lsns.push(timeline.latest().lsn);
+                lsns.retain(|lsn| *lsn > Lsn::ZERO);
+                lsns.sort_unstable();
+                lsns.dedup();
+                let point = |lsn| entry(Node::Point(shown(timeline, lsn)), NodeKind::Directory, lsn.to_string());
+                lsns.into_iter().map(point).collect()
+            }
+            Node::Bookmarks => {
+                let mut names: Vec<&str> = timeline.bookmarks().iter().map(|mark| mark.name.as_str()).collect();
+                names.sort_unstable();
+                names.dedup();
+                names.into_iter().map(|name| entry(Node::Bookmark(name.into()), NodeKind::Link, escape(name))).collect()
+            }
+            Node::Point(point) => disks_by_vm(timeline, point.lsn)
+                .into_keys()
+                .map(|vm| entry(Node::Vm(*point, vm.as_str().into()), NodeKind::Directory, vm))
+                .collect(),
+            Node::Vm(point, vm) => disks_by_vm(timeline, point.lsn)
+                .remove(&**vm)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, disk)| entry(Node::Disk(*point, disk.id), NodeKind::Disk, name))
+                .collect(),
+            other => return Err(Error::NotADirectory { ino: other.ino().get() }),
+        };
+        entries.dedup_by(|a, b| a.name == b.name);
+        Ok(entries)
+    }
+
+    /// Extended attributes of a node, in the order in which they are listed.
+    fn attributes(&self, timeline: &Timeline, node: &Node) -> Vec<(&'static str, String)> {
+        let mut all = vec![("user.tidemark.domain", timeline.domain().to_string())];
+        let (Node::Point(point) | Node::Vm(point, _) | Node::Disk(point, _)) = node else { return all };
+        let finality = match point.finality {
+            Finality::Final => "final",
+            Finality::Provisional => "provisional",
+        };
+        all.push(("user.tidemark.lsn", point.lsn.to_string()));
+        all.push(("user.tidemark.time", TimeText(time_of(timeline, point.lsn)).to_string()));
+        all.push(("user.tidemark.finality", finality.to_owned()));
+        all.push(("user.tidemark.consistency", consistency(timeline, point.lsn)));
+        if let Node::Disk(_, id) = node
+            && let Some(disk) = timeline.disks_at(point.lsn).into_iter().find(|disk| disk.id == *id)
+        {
+            all.push(("user.tidemark.vm", disk.vm));
+            all.push(("user.tidemark.disk", disk.name));
+        }
+        all
+    }
+}
+
+/// A point of the timeline as the tree shows it.
+fn shown(timeline: &Timeline, lsn: Lsn) -> Shown {
+    let finality = if lsn <= timeline.final_through() { Finality::Final } else { Finality::Provisional };
+    Shown { lsn, finality }
+}
+
+/// When an LSN happened; for what lies outside the history, when it was last written.
+fn time_of(timeline: &Timeline, lsn: Lsn) -> TimeNs {
+    timeline.time_of(lsn).unwrap_or(timeline.latest().time)
+}
+
+fn validity(point: Shown) -> Validity {
+    match point.finality {
+        Finality::Final => Validity::Forever,
+        Finality::Provisional => Validity::Brief,
+    }
+}
+
+/// Every LSN is a crash-consistent cut of all disks; a bookmark exactly there may promise more.
+fn consistency(timeline: &Timeline, lsn: Lsn) -> String {
+    let level = timeline.bookmarks().iter().filter(|mark| mark.point.lsn == lsn).map(|mark| mark.level).max();
+    level.map_or("crash", |level| level.name()).to_owned()
+}
+
+/// File names of the VMs at a point, and in each the file names of the disks that can be restored there.
+fn disks_by_vm(timeline: &Timeline, lsn: Lsn) -> BTreeMap<String, BTreeMap<String, DiskAt>> {
+    let mut vms: BTreeMap<String, BTreeMap<String, DiskAt>> = BTreeMap::new();
+    for disk in timeline.disks_at(lsn) {
+        if !disk.consistent_from.is_some_and(|from| from <= lsn) {
+            continue;
+        }
+        let disks = vms.entry(escape(&disk.vm)).or_default();
+        let mut name = escape(&disk.name) + SUFFIX;
+        if disks.contains_key(&name) {
+            // Two live disks of one name are the writer's mistake; both must stay reachable.
+            name = format!("{}~{}{SUFFIX}", escape(&disk.name), disk.id);
+        }
+        disks.insert(name, disk);
+    }
+    vms
+}
+
+impl DiskFs for TimeTree {
+    type File = DiskImage;
+
+    fn lookup(&self, parent: Ino, name: &OsStr) -> Answer<Attr> {
+        let (parent, name) = match (self.inner.nodes.get(parent), name.to_str()) {
+            (Err(error), _) => return Answer::Now(Err(error)),
+            (_, None) => return Answer::Now(Err(Error::NoEntry { name: name.to_string_lossy().into_owned() })),
+            (Ok(parent), Some(name)) => (parent, name.to_owned()),
+        };
+        let find = move |inner: &Inner, timeline: &Timeline| {
+            let node = inner.child(timeline, &parent, &name)?;
+            // Attributes first: a link that leads nowhere is not there, and gets no reference.
+            let mut attr = inner.attr(timeline, node.ino(), &node)?;
+            attr.ino = inner.nodes.refer(&node);
+            Ok(attr)
+        };
+        match find(&self.inner, &self.inner.domain.timeline()) {
+            // What is not there yet may be there after a look for new writes.
+            Err(Error::NoEntry { .. }) if self.inner.single.is_none() => self.answer(true, find),
+            found => Answer::Now(found),
+        }
+    }
+
+    fn forget(&self, ino: Ino, lookups: u64) {
+        self.inner.nodes.forget(ino, lookups);
+    }
+
+    fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let node = self.inner.nodes.get(ino)?;
+        self.inner.attr(&self.inner.domain.timeline(), ino, &node)
+    }
+
+    fn readlink(&self, ino: Ino) -> Answer<OsString> {
+        match self.inner.nodes.get(ino) {
+            Ok(node) => {
+                let newest = follows_newest(&node);
+                self.answer(newest, move |inner, timeline| Ok(inner.follow(timeline, &node)?.1.into()))
+            }
+            Err(error) => Answer::Now(Err(error)),
+        }
+    }
+
+    fn readdir(&self, ino: Ino) -> Answer<Vec<DirEntry>> {
+        match self.inner.nodes.get(ino) {
+            Ok(node) => {
+                let grows = matches!(node, Node::Times | Node::Lsns | Node::Bookmarks);
+                self.answer(grows, move |inner, timeline| inner.list(timeline, &node))
+            }
+            Err(error) => Answer::Now(Err(error)),
+        }
+    }
+
+    fn open(&self, ino: Ino) -> Answer<Opened<DiskImage>> {
+        let (point, id) = match self.inner.nodes.get(ino) {
+            Ok(Node::Disk(point, id)) => (point, id),
+            Ok(_) => return Answer::Now(Err(Error::IsADirectory { ino: ino.get() })),
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        let caching = match point.finality {
+            Finality::Final => Caching::Keep,
+            Finality::Provisional => Caching::Never,
+        };
+        if let Some(file) = self.inner.images.get(point, id) {
+            return Answer::Now(Ok(Opened { file, caching }));
+        }
+        let inner = self.inner.clone();
+        Answer::later(async move {
+            let image = inner.domain.disk(id, point.lsn).await;
+            let image = image.map_err(|error| failed(format!("open disk {id} at lsn {}", point.lsn), error))?;
+            inner.images.keep(point, id, &image);
+            Ok(Opened { file: image, caching })
+        })
+    }
+
+    fn read(&self, file: &Arc<DiskImage>, offset: u64, len: u32, hit: &mut dyn FnMut(&[u8])) -> ReadAnswer {
+        let len = file.size_bytes().saturating_sub(offset).min(u64::from(len)) as usize;
+        if file.read_cached(offset, len, &mut *hit).is_some() || gather(file, offset, len, hit) {
+            return ReadAnswer::Hit;
+        }
+        let file = file.clone();
+        ReadAnswer::Later(Box::pin(async move {
+            let bytes = file.read(offset, len).await;
+            bytes.map_err(|error| {
+                let (id, at) = (file.id(), file.at().lsn);
+                failed(format!("read {len} bytes at {offset} of disk {id} at lsn {at}"), error)
+            })
+        }))
+    }
+
+    fn seek(&self, file: &Arc<DiskImage>, offset: u64, to: SeekTo) -> Answer<u64> {
+        if offset >= file.size_bytes() {
+            return Answer::Now(Err(Error::NothingBeyond { offset }));
+        }
+        let file = file.clone();
+        Answer::later(async move {
+            let found = match to {
+                SeekTo::Data => file.next_data(offset).await,
+                SeekTo::Hole => file.next_hole(offset).await,
+            };
+            let found = found.map_err(|error| {
+                failed(format!("seek from {offset} of disk {} at lsn {}", file.id(), file.at().lsn), error)
+            })?;
+            found.ok_or(Error::NothingBeyond { offset })
+        })
+    }
+
+    fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let node = self.inner.nodes.get(ino)?;
+        let all = self.inner.attributes(&self.inner.domain.timeline(), &node);
+        let value = all.into_iter().find(|(key, _)| name == *key).map(|(_, value)| value.into_bytes());
+        value.ok_or_else(|| Error::NoAttribute { name: name.to_string_lossy().into_owned() })
+    }
+
+    fn listxattr(&self, ino: Ino) -> Result<Vec<&'static str>> {
+        let node = self.inner.nodes.get(ino)?;
+        let all = self.inner.attributes(&self.inner.domain.timeline(), &node);
+        Ok(all.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn totals(&self) -> Totals {
+        let timeline = self.inner.domain.timeline();
+        let lsn = self.inner.single.map_or(timeline.latest().lsn, |point| point.lsn);
+        disks_by_vm(&timeline, lsn).into_values().flatten().fold(Totals::default(), |sum, (_, disk)| Totals {
+            size_bytes: sum.size_bytes.saturating_add(disk.size_bytes),
+            disks: sum.disks + 1,
+        })
+    }
+}
+
+/// A read across an edge of the cache's slices: if every part is at hand, they are copied together.
+fn gather(file: &DiskImage, offset: u64, len: usize, hit: &mut dyn FnMut(&[u8])) -> bool {
+    /// The cache lends no slice across a multiple of this.
+    const SLICE_BYTES: u64 = 1 << 20;
+    thread_local! { static WHOLE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) }; }
+    let first = (SLICE_BYTES - offset % SLICE_BYTES) as usize;
+    if len <= first || len - first > SLICE_BYTES as usize {
+        return false;
+    }
+    WHOLE.with_borrow_mut(|whole| {
+        whole.clear();
+        let parts = [(offset, first), (offset + first as u64, len - first)];
+        let all =
+            parts.iter().all(|(at, len)| file.read_cached(*at, *len, |part| whole.extend_from_slice(part)).is_some());
+        if all {
+            hit(whole);
+        }
+        all
+    })
+}
+
+/// A reader's error, with what was asked of it.
+fn failed(what: String, error: tidemark_reader::Error) -> Error {
+    Error::Read { what, kind: error.kind(), source: error.into() }
+}
+
+/// True for links whose target moves as writes arrive.
+fn follows_newest(node: &Node) -> bool {
+    matches!(node, Node::Latest | Node::At(_))
+}
