@@ -1,0 +1,151 @@
+//! Reads of a mounted disk from our cache, beside a plain tmpfs file and QEMU's FUSE export of it, by fio.
+//!
+//! Every round measures each target back to back, and ratios are taken within a round: the machine's speed drifts more
+//! between minutes than the targets differ.
+
+use crate::corpus;
+use crate::ingest;
+use crate::report::{Goal, Report, median};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tidemark_env::Clock;
+
+/// What is measured.
+pub(crate) struct Options {
+    /// The `tidemark` binary.
+    pub(crate) tidemark: PathBuf,
+    /// Size of the disk in MiB.
+    pub(crate) disk_mib: usize,
+    /// Rounds of all targets.
+    pub(crate) rounds: usize,
+    /// Seconds of one measurement.
+    pub(crate) seconds: u32,
+}
+
+/// (name, block size, queue depth).
+const LOADS: [(&str, &str, u32); 4] =
+    [("4k_qd1", "4k", 1), ("4k_qd32", "4k", 32), ("1m_qd1", "1m", 1), ("1m_qd4", "1m", 4)];
+/// Seconds that a server may take until its file can be read.
+const START_SECONDS_MAX: u64 = 30;
+
+/// A server process that is stopped and unmounted when it goes out of scope.
+struct Server {
+    child: Child,
+    mounted: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            self.child.kill().ok();
+        }
+        self.child.wait().ok();
+        // Already gone after a clean stop; this is for the other case.
+        Command::new("umount").arg("-l").arg(&self.mounted).stderr(Stdio::null()).status().ok();
+    }
+}
+
+pub(crate) async fn run(options: &Options, clock: &dyn Clock) -> Result<Report> {
+    let work = tempfile::Builder::new().prefix("tidemark-bench").tempdir_in("/dev/shm")?;
+    let plain = work.path().join("plain.raw");
+    let disk = corpus::system_files(options.disk_mib << 20)?;
+    std::fs::write(&plain, &disk)?;
+
+    let bucket = work.path().join("bucket");
+    ingest::seed_bucket(&bucket, &disk).await.context("fill a bucket with the disk")?;
+    drop(disk);
+    let ours_dir = work.path().join("ours");
+    std::fs::create_dir(&ours_dir)?;
+    let cache = format!("{}MiB", options.disk_mib * 2);
+    let ours = Server {
+        child: Command::new(&options.tidemark)
+            .args(["mount", "--at", "latest", "--cache", &cache])
+            .args([&bucket, &ours_dir])
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {}", options.tidemark.display()))?,
+        mounted: ours_dir.clone(),
+    };
+    let ours_file = ours_dir.join("vm/disk.raw");
+    wait_readable(&ours_file, options.disk_mib, clock)?;
+
+    let peer_file = work.path().join("peer.raw");
+    std::fs::write(&peer_file, b"")?;
+    let _peer = Server {
+        child: Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &format!("driver=file,node-name=f,filename={},read-only=on", plain.display())])
+            .args(["--blockdev", "driver=raw,node-name=r,file=f,read-only=on"])
+            .args(["--export", &format!("fuse,id=e,node-name=r,mountpoint={},writable=off", peer_file.display())])
+            .spawn()
+            .context("start qemu-storage-daemon (apt-get install qemu-utils)")?,
+        mounted: peer_file.clone(),
+    };
+    wait_readable(&peer_file, options.disk_mib, clock)?;
+
+    // Everything once through our cache, so that what is measured is a hit.
+    let warmed = Command::new("cmp").arg(&plain).arg(&ours_file).status().context("compare the mount with the disk")?;
+    ensure!(warmed.success(), "the mount differs from the disk that was ingested");
+
+    let mut report = Report::default();
+    for (name, block, depth) in LOADS {
+        let (mut ours_to_peer, mut ours_to_plain, mut iops) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
+        for _ in 0..options.rounds {
+            let mut one = [0.0; 3];
+            for (slot, file) in one.iter_mut().zip([&plain, &ours_file, &peer_file]) {
+                *slot = fio(file, block, depth, options.seconds)?;
+            }
+            for (all, sample) in iops.iter_mut().zip(one) {
+                all.push(sample);
+            }
+            ours_to_peer.push(one[1] / one[2]);
+            ours_to_plain.push(one[1] / one[0]);
+        }
+        for (target, samples) in ["plain", "ours", "qsd"].iter().zip(&iops) {
+            report.figure(format!("{name} {target}"), median(samples), "IOPS");
+        }
+        report.figure(format!("{name} ours/plain"), median(&ours_to_plain), "ratio");
+        report.goal(format!("{name} ours/qsd"), median(&ours_to_peer), "ratio", Goal::AtLeast(3.0));
+    }
+    report.figure("resident memory of the mount", resident_mib(ours.child.id())?, "MiB");
+    report.figure("cache of the mount", (options.disk_mib * 2) as f64, "MiB");
+    Ok(report)
+}
+
+/// Waits until the first and last block can be read.
+fn wait_readable(file: &Path, disk_mib: usize, clock: &dyn Clock) -> Result<()> {
+    let give_up = clock.monotonic() + std::time::Duration::from_secs(START_SECONDS_MAX);
+    let size = (disk_mib as u64) << 20;
+    while std::fs::metadata(file).map(|meta| meta.len()).ok() != Some(size) {
+        ensure!(clock.monotonic() < give_up, "{} did not appear within {START_SECONDS_MAX} s", file.display());
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Read operations a second of random direct reads.
+fn fio(file: &Path, block: &str, depth: u32, seconds: u32) -> Result<f64> {
+    let out = Command::new("fio")
+        .args(["--name=read", "--rw=randread", "--direct=1", "--ioengine=libaio", "--time_based", "--randrepeat=0"])
+        .arg(format!("--filename={}", file.display()))
+        .args([format!("--bs={block}"), format!("--iodepth={depth}"), format!("--runtime={seconds}")])
+        .args(["--output-format=json"])
+        .output()
+        .context("run fio (apt-get install fio)")?;
+    if !out.status.success() {
+        bail!("fio on {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
+    }
+    let json: Value = serde_json::from_slice(&out.stdout).context("parse fio's JSON")?;
+    let job = &json["jobs"][0];
+    ensure!(job["error"] == 0, "fio on {} met error {}", file.display(), job["error"]);
+    job["read"]["iops"].as_f64().context("fio reports no iops")
+}
+
+fn resident_mib(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.split_whitespace().nth(1).context("no number in VmRSS")?.parse()?;
+    Ok(kib / 1024.0)
+}
