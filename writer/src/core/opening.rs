@@ -245,7 +245,6 @@ impl Opening {
         tail.seq = header.identity.seq;
         tail.header_hash = header.header_hash;
         self.log.next_lsn = header.last_lsn.next();
-        // Not that of the CUT before it: an import may give its writes times of the past.
         self.log.last_time = header.last_time;
         Ok(Step::Follow)
     }
@@ -275,8 +274,9 @@ impl Opening {
 
     /// The log's end is known: say so.
     fn seal(&mut self) -> Result<Step> {
-        let time = ceil_to_tick(self.inputs.wall.max(self.log.last_time), TICK_NS_DEFAULT);
+        // Not the wall clock's: an import may go on with times of the past, and time does not go back.
         self.log.last_time = ceil_to_tick(self.log.last_time, TICK_NS_DEFAULT);
+        let time = self.log.last_time;
         let cut = Cut {
             predecessor: self.log.tail,
             next_lsn: self.log.next_lsn,
