@@ -37,6 +37,8 @@ pub(crate) fn put_packed(out: &mut Vec<u8>, values: &[u64]) {
 /// Reads `out.len()` numbers.
 pub(crate) fn take_packed(from: &mut Cursor<'_>, out: &mut [u64]) -> Result<()> {
     let (width, shift) = (u32::from(from.u8()?), u32::from(from.u8()?));
+    //= SPEC.md#packed-columns
+    //# PC-1
     if width > 64 || shift > 63 || width + shift > 64 {
         return Err(FormatError::Column { why: "width and shift exceed 64 bits" });
     }

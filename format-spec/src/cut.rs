@@ -63,6 +63,8 @@ impl DiskState {
         let lsn = *lsn;
         if let B::DiskAdd { disk, vm, name, blocks } = body {
             return match table.binary_search_by_key(disk, |state| state.disk) {
+                //= SPEC.md#events
+                //# E-3
                 Ok(_) => Err(FormatError::Event { lsn, why: "adds a disk whose id is taken" }),
                 Err(at) => {
                     let (vm, name) = (vm.clone(), name.clone());
@@ -191,5 +193,34 @@ impl Cut {
             claim_nonce: fields.bytes(WHAT, "claim_nonce")?,
             disks,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventBody;
+
+    fn apply(table: &mut Vec<DiskState>, lsn: u64, body: EventBody) -> std::result::Result<(), &'static str> {
+        DiskState::apply(table, &Event { lsn: Lsn::new(lsn), body }).map_err(|e| e.name())
+    }
+
+    //= SPEC.md#events
+    //# E-3
+    #[test]
+    fn events_name_disks_that_exist_and_ids_are_never_reused() {
+        let (disk, blocks) = (DiskId::new(1), 8);
+        let add = || EventBody::DiskAdd { disk, vm: "db".into(), name: "vda".into(), blocks };
+        let mut table = Vec::new();
+        assert_eq!(apply(&mut table, 1, EventBody::Flush { disk }), Err("Event"));
+        assert_eq!(apply(&mut table, 1, EventBody::Barrier), Ok(()));
+        assert_eq!(apply(&mut table, 2, add()), Ok(()));
+        assert_eq!(apply(&mut table, 3, EventBody::DiskResize { disk, blocks: 16 }), Ok(()));
+        assert_eq!(apply(&mut table, 4, EventBody::ConsistentFrom { disk }), Ok(()));
+        assert_eq!(apply(&mut table, 5, EventBody::DiskRemove { disk }), Ok(()));
+        assert_eq!(apply(&mut table, 6, add()), Err("Event"));
+        let state = &table[0];
+        assert_eq!((table.len(), state.blocks, state.consistent_from), (1, 16, Some(Lsn::new(4))));
+        assert_eq!(state.removed_at, Some(Lsn::new(5)));
     }
 }

@@ -334,12 +334,16 @@ pub(crate) fn take_events(section: &[u8], first: Lsn, last: Lsn) -> Result<Vec<E
         let lsn = Lsn::new(from.u64().map_err(bad)?);
         let code = from.u64().map_err(bad)?;
         let fields = Fields::take(&mut from, "event")?;
+        //= SPEC.md#events
+        //# E-2
         if lsn < first || lsn > last {
             return Err(FormatError::Event { lsn, why: "lies outside of the segment" });
         }
         if events.last().is_some_and(|before| before.lsn >= lsn) {
             return Err(FormatError::Event { lsn, why: "out of lsn order" });
         }
+        //= SPEC.md#events
+        //# E-1
         let body = EventBody::from_fields(code, fields)?.ok_or(FormatError::UnknownCriticalEvent { code, lsn })?;
         events.push(Event { lsn, body });
     }

@@ -140,6 +140,8 @@ impl Fields {
         let mut last: Option<&str> = None;
         for _ in 0..len {
             let name = from.str().map_err(bad)?;
+            //= SPEC.md#cbor
+            //# CB-1
             if last.is_some_and(|last| (last.len(), last) >= (name.len(), name)) {
                 return Err(shape("names are not in order"));
             }

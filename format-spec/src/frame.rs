@@ -88,16 +88,10 @@ impl FrameCompressor {
     pub fn compress(&mut self, plain: &[u8]) -> Result<StoredFrame> {
         let plain_len = check_plain_len(plain.len() as u64)
             .ok_or_else(|| FormatError::Draft { why: format!("a frame cannot hold {} bytes", plain.len()) })?;
-        let lied = FormatError::CompressorLied { plain_len: plain.len() as u64 };
         let mut bytes = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()));
         let shrunk = matches!(self.compressor.compress_to_buffer(plain, &mut bytes), Ok(n) if n < plain.len());
         if shrunk {
-            self.decoder.unzstd(&bytes, plain_len, &mut self.check).map_err(|_| lied.clone())?;
-            //= SPEC.md#frames
-            //# FR-3
-            if self.check != plain {
-                return Err(lied);
-            }
+            self.check_compressed(plain, plain_len, &bytes)?;
         } else {
             bytes.clear();
             bytes.extend_from_slice(plain);
@@ -106,6 +100,17 @@ impl FrameCompressor {
         let codec = if shrunk { FrameCodec::Zstd } else { FrameCodec::Raw };
         let entry = FrameEntry { stored_len: bytes.len() as u32, plain_len, codec, hash: frame_hash(&bytes) };
         Ok(StoredFrame { bytes, entry })
+    }
+
+    /// Errs if `compressed` does not decompress to `plain`.
+    fn check_compressed(&mut self, plain: &[u8], plain_len: u32, compressed: &[u8]) -> Result<()> {
+        let lied = FormatError::CompressorLied { plain_len: plain_len.into() };
+        //= SPEC.md#frames
+        //# FR-3
+        match self.decoder.unzstd(compressed, plain_len, &mut self.check) {
+            Ok(()) if self.check == plain => Ok(()),
+            _ => Err(lied),
+        }
     }
 }
 
@@ -161,6 +166,8 @@ impl FrameDecoder {
             return Err(bad("it is not exactly one zstd frame".to_owned()));
         }
         // The vector's spare capacity may exceed what was asked for, so the length is checked afterwards.
+        //= SPEC.md#frames
+        //# FR-5
         let result = self.decompressor.decompress_to_buffer(stored, plain);
         match result {
             Ok(n) if n == plain_len as usize => Ok(()),
@@ -266,6 +273,8 @@ impl FrameDir {
                 return Err(bad("plaintext length is not 1 to 128 whole blocks"));
             }
             match codec {
+                //= SPEC.md#frames
+                //# FR-2
                 FrameCodec::Raw if stored_len != plain_len => return Err(bad("raw frame of two lengths")),
                 FrameCodec::Zstd if stored_len == 0 || stored_len >= plain_len => {
                     return Err(bad("compres frame is not smaller than its plaintext"));
@@ -279,6 +288,8 @@ impl FrameDir {
             stream += u64::from(plain_len) / BLOCK_BYTES;
         }
         cursor.finish()?;
+        //= SPEC.md#frames
+        //# FR-1
         if stored != data_len {
             return Err(FormatError::Mismatch {
                 what: "stored bytes of frames and data_len",
@@ -353,6 +364,19 @@ mod tests {
     fn frames_of_other_lengths_are_not_made() {
         for len in [0, 511, 65_536 + 512] {
             assert_eq!(compress_frame(&vec![0; len], 1).unwrap_err().name(), "Draft");
+        }
+    }
+
+    //= SPEC.md#frames
+    //# FR-3
+    #[test]
+    fn a_compressor_that_lies_is_caught_before_its_bytes_are_stored() {
+        let mut compressor = FrameCompressor::new(1).unwrap();
+        let (plain, other) = ([7; 4096], [8; 4096]);
+        let of_other = compress_frame(&other, 1).unwrap().bytes;
+        assert_eq!(compressor.check_compressed(&other, 4096, &of_other), Ok(()));
+        for lie in [&of_other[..], &of_other[..of_other.len() - 1], b"not zstd"] {
+            assert_eq!(compressor.check_compressed(&plain, 4096, lie).unwrap_err().name(), "CompressorLied");
         }
     }
 

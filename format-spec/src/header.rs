@@ -337,6 +337,8 @@ impl SegmentHeader {
         Ok(header)
     }
 
+    //= SPEC.md#segment-header
+    //# H-5
     fn check_ranges(&self) -> Result<()> {
         let field = |field, value: u64| Err(FormatError::HeaderField { field, value });
         let SegmentIdentity { kind, role, epoch, seq, .. } = self.identity;

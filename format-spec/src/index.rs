@@ -191,6 +191,8 @@ impl PackedIndex {
             for i in 0..columns.n {
                 let bad = |why| FormatError::Row { row: rows + i as u64, why };
                 let row = columns.row(i, first_lsn).ok_or(bad("unknown kind, or lsn exceeds 64 bits"))?;
+                //= SPEC.md#index
+                //# I-2
                 if row.extent.len == 0 {
                     return Err(bad("no blocks"));
                 }
@@ -201,6 +203,8 @@ impl PackedIndex {
                     return Err(bad("lsn lies outside of the segment"));
                 }
                 let key = |row: &Row| (row.disk, row.extent.start, row.lsn);
+                //= SPEC.md#index
+                //# I-1
                 if previous.is_some_and(|before| key(&before) >= key(&row)) {
                     return Err(bad("out of (disk, block, lsn) order"));
                 }
@@ -220,6 +224,8 @@ impl PackedIndex {
                 stream_block: stream_at_start,
             });
         }
+        //= SPEC.md#index
+        //# I-4
         if rows != row_count {
             return Err(FormatError::Mismatch {
                 what: "index rows and header row_count",

@@ -67,6 +67,8 @@ impl PackedTimes {
             chunks.push((steps[0].lsn, steps[0].time, offset));
             for step in steps {
                 match previous {
+                    //= SPEC.md#times
+                    //# T-2
                     None if step != bounds.first => {
                         return Err(bad("first step is not the header's first lsn and time"));
                     }

@@ -1,5 +1,8 @@
 //! What is sealed decodes to what was said, and arbitrary bytes never do harm.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::disallowed_macros, reason = "cargo test shows what a test prints")]
+
 #[allow(unreachable_pub)]
 mod forge;
 

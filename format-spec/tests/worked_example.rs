@@ -1,5 +1,7 @@
 //! The worked example of SPEC.md is made by the codec, so it cannot rot. `UPDATE_SPEC=1 cargo test` writes it anew.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::fmt::Write;
 use tidemark_format::*;
 

@@ -6,7 +6,6 @@ mod positives;
 
 use crate::meaning;
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use tidemark_format::*;
@@ -61,14 +60,6 @@ impl Vector {
     }
 }
 
-/// Names of all vectors that this program makes.
-pub fn names() -> BTreeSet<String> {
-    let all: Vec<_> = all().into_iter().map(|vector| vector.name).collect();
-    let names: BTreeSet<_> = all.iter().cloned().collect();
-    assert_eq!(all.len(), names.len(), "a name is used twice");
-    names
-}
-
 fn all() -> Vec<Vector> {
     let mut all = positives::all();
     all.extend(negatives::all());
@@ -76,7 +67,7 @@ fn all() -> Vec<Vector> {
 }
 
 /// Adds the vectors that `dir` lacks, and their lines to its manifest. Returns their names.
-pub fn write_new(dir: &Path) -> std::io::Result<Vec<String>> {
+pub(crate) fn write_new(dir: &Path) -> std::io::Result<Vec<String>> {
     let manifest = dir.join("MANIFEST.blake3");
     let mut lines = std::fs::read_to_string(&manifest).unwrap_or_default();
     let mut added = Vec::new();
@@ -96,4 +87,24 @@ pub fn write_new(dir: &Path) -> std::io::Result<Vec<String>> {
     sorted.sort_by_key(|line| line.split_once("  ").map(|(_, file)| file));
     std::fs::write(&manifest, sorted.join("\n") + "\n")?;
     Ok(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_vector_that_can_be_made_is_in_the_folder() {
+        let dir = crate::root().join("format-spec/vectors");
+        let mut names = BTreeSet::new();
+        for vector in all() {
+            assert!(names.insert(vector.name.clone()), "{} is made twice", vector.name);
+            assert!(
+                dir.join(format!("{}.bin", vector.name)).exists(),
+                "{}: run `cargo xtask vectors --write-new`",
+                vector.name
+            );
+        }
+    }
 }
