@@ -7,7 +7,7 @@
 use crate::core::disks::{DiskHistory, Disks};
 use crate::core::log::Log;
 use crate::error::{Error, Result};
-use crate::point::{Point, PointSpec, TimeText};
+use crate::point::{Point, PointSpec};
 use std::sync::Arc;
 use tidemark_format::{
     BLOCK_BYTES, DiskId, DomainId, Epoch, EventBody, Genesis, Level, Lsn, ObjectKey, SegmentHead, TimeNs,
@@ -225,10 +225,6 @@ impl Timeline {
         self.disks.get(disk)
     }
 
-    pub(crate) fn disks(&self) -> &Disks {
-        &self.disks
-    }
-
     /// About `n` points spread over the history, oldest first, among them the newest. Each is the last point of its time, so
     /// that naming its time leads back to it.
     pub fn sample(&self, n: usize) -> Vec<Point> {
@@ -296,9 +292,4 @@ fn disk_at(disk: &DiskHistory, lsn: Lsn) -> DiskAt {
 /// The time of an LSN of a segment.
 pub(crate) fn time_in(head: &SegmentHead, lsn: Lsn) -> TimeNs {
     head.times.as_ref().and_then(|times| times.time_of(lsn)).unwrap_or(head.header.first_time)
-}
-
-/// For messages: a time as text.
-pub(crate) fn time_text(time: TimeNs) -> String {
-    TimeText(time).to_string()
 }

@@ -66,33 +66,39 @@ impl Chunk {
             slot,
             present: Default::default(),
             fill: Mutex::new(0),
-            referenced: AtomicBool::new(true),
+            referenced: AtomicBool::new(false),
             marker: AtomicU16::new(NO_MARKER),
             used,
         }
     }
 
-    /// The bytes in `range`, if every page of it is present. The flag says that more should be read ahead.
+    /// The bytes in `range`, if every page of it is present, as a use of the chunk. The flag says that more should be read
+    /// ahead.
     #[inline]
     pub(crate) fn get(&self, range: Range<usize>) -> Option<(&[u8], bool)> {
-        if range.start >= range.end || range.end > CHUNK_BYTES {
-            return None;
-        }
-        let pages = range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES);
-        if !self.has(pages.clone()) {
-            return None;
-        }
+        let bytes = self.peek(range.clone())?;
         if !self.referenced.load(Ordering::Relaxed) {
             self.referenced.store(true, Ordering::Relaxed);
         }
         let marker = self.marker.load(Ordering::Relaxed);
         let ahead = marker != NO_MARKER
-            && pages.contains(&usize::from(marker))
+            && (range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES)).contains(&usize::from(marker))
             && self.marker.compare_exchange(marker, NO_MARKER, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        Some((bytes, ahead))
+    }
+
+    /// The bytes in `range`, if every page of it is present.
+    #[inline]
+    fn peek(&self, range: Range<usize>) -> Option<&[u8]> {
+        if range.start >= range.end || range.end > CHUNK_BYTES {
+            return None;
+        }
+        if !self.has(range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES)) {
+            return None;
+        }
         // SAFETY: the range lies inside the slot; `has` saw all its pages published with acquire ordering, and a published
         // page is never written again while the chunk lives, which the borrow of `self` makes sure of.
-        let bytes = unsafe { std::slice::from_raw_parts(self.slot.as_ptr().add(range.start), range.len()) };
-        Some((bytes, ahead))
+        Some(unsafe { std::slice::from_raw_parts(self.slot.as_ptr().add(range.start), range.len()) })
     }
 
     /// True if all `pages` are present.
@@ -181,14 +187,14 @@ pub(crate) struct Lent {
 impl Lent {
     /// The bytes of `range`, if all are present.
     pub(crate) fn bytes(chunk: &Arc<Chunk>, range: Range<usize>) -> Option<Bytes> {
-        chunk.get(range.clone())?;
+        chunk.peek(range.clone())?;
         Some(Bytes::from_owner(Self { chunk: Arc::clone(chunk), range }))
     }
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        self.chunk.get(self.range.clone()).map(|(bytes, _)| bytes).expect("present pages stay present")
+        self.chunk.peek(self.range.clone()).expect("present pages stay present")
     }
 }
 

@@ -248,7 +248,8 @@ impl Walk {
             let Some(next) = identity.seq.checked_next().filter(|next| next.get() <= last) else { break };
             let Some(segment) = self.known.get(&(identity.epoch, next)) else { break };
             let open_ended = last == u64::MAX;
-            let continues = log.tail().is_some_and(|t| t.head.header.header_hash == segment.head.header.prev_header_hash);
+            let continues =
+                log.tail().is_some_and(|t| t.head.header.header_hash == segment.head.header.prev_header_hash);
             //= SPEC.md#reader-rules
             //#
             if open_ended && !continues {

@@ -1,0 +1,339 @@
+//! Judges all objects together: claims, the chain of CUTs and segments, the table of disks, base objects.
+//!
+//! Unlike the reader's walk it goes on past whatever is missing or damaged, and says which LSNs are lost by it.
+
+use super::object::{Checked, Head};
+use super::{Damage, DamagedBlocks, Found, VerifyReport};
+use crate::core::disks::Disks;
+use std::collections::BTreeMap;
+use tidemark_format::{Claim, Epoch, Event, Lsn, ObjectKey, Role, Seq, Tail};
+
+/// All that is known of the objects of a domain.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    claims: BTreeMap<(Role, Epoch), Option<Claim>>,
+    /// Log segments and CUTs; `None` if not even the header can be read.
+    log: BTreeMap<(Epoch, Seq), Option<Head>>,
+    bases: BTreeMap<ObjectKey, Option<Head>>,
+}
+
+/// Where the chain stands.
+#[derive(Default)]
+struct Place {
+    /// Hash that the next header must name, and LSN at which it must begin; `None` after damage.
+    expected: Option<([u8; 32], Lsn)>,
+    last: Lsn,
+    time: u64,
+    disks: Disks,
+    /// Events were lost, so what follows from them cannot be checked.
+    events_lost: bool,
+}
+
+impl Findings {
+    /// Takes in one object.
+    pub(super) fn take(&mut self, key: ObjectKey, found: Found, report: &mut VerifyReport) {
+        let damage = |report: &mut VerifyReport, what: String| {
+            report.damage.push(Damage { object: key.to_string(), what, lsns: None, blocks: Vec::new() });
+        };
+        match (key, found) {
+            (ObjectKey::Claim { role, epoch }, Found::Claim(claim)) => {
+                self.claims.insert((role, epoch), Some(claim));
+            }
+            (ObjectKey::Claim { role, epoch }, Found::Damaged(what)) => {
+                self.claims.insert((role, epoch), None);
+                damage(report, what);
+            }
+            (_, Found::Damaged(what)) => damage(report, what),
+            (_, Found::Gone) => damage(report, "the store lists it but does not have it".into()),
+            (_, Found::Segment(checked)) => {
+                let Checked { head, frames, rows, problems } = *checked;
+                report.frames += frames;
+                report.rows += rows;
+                report.events += head.as_ref().map_or(0, |h| h.events.len() as u64);
+                let lsns = head.as_ref().and_then(lsns_of);
+                for problem in problems {
+                    let (what, blocks) = (problem.what, problem.blocks);
+                    report.damage.push(Damage { object: key.to_string(), what, lsns, blocks });
+                }
+                match key {
+                    ObjectKey::Log { epoch, seq } => drop(self.log.insert((epoch, seq), head)),
+                    _ => drop(self.bases.insert(key, head)),
+                }
+            }
+            (_, Found::Other) => report.unreferenced.push(key.to_string()),
+            (_, Found::Hint | Found::Claim(_)) => {}
+        }
+    }
+
+    /// Judges them all.
+    pub(super) fn judge(mut self, report: &mut VerifyReport) {
+        self.judge_claims(report);
+        let chain = self.chain(report);
+        let mut place = Place::default();
+        for (i, (epoch, tail)) in chain.iter().enumerate() {
+            let newest = i + 1 == chain.len();
+            self.judge_cut(*epoch, i.checked_sub(1).map(|i| &chain[i]), &mut place, report);
+            let last = match tail {
+                Some(tail) => tail.seq,
+                None => self.open_end(*epoch, newest),
+            };
+            self.judge_epoch(*epoch, last, &mut place, report);
+            if newest {
+                self.judge_tail(*epoch, last, &place, report);
+            }
+        }
+        if place.last > Lsn::ZERO {
+            report.lsns = Some((Lsn::new(1), place.last));
+        }
+        self.judge_bases(&place, report);
+        // What has not been taken out by now belongs to no chain.
+        report
+            .unreferenced
+            .extend(self.log.keys().map(|(epoch, seq)| ObjectKey::Log { epoch: *epoch, seq: *seq }.to_string()));
+        report.unreferenced.extend(self.bases.keys().map(ObjectKey::to_string));
+    }
+
+    fn judge_claims(&self, report: &mut VerifyReport) {
+        let newest = self.claims.keys().filter(|(role, _)| *role == Role::Writer).map(|(_, e)| e.get()).max();
+        let newest_log = self.log.keys().map(|(epoch, _)| epoch.get()).max();
+        for number in 1..=newest.max(newest_log).unwrap_or(0) {
+            let key = ObjectKey::writer_claim(Epoch::new(number));
+            if !self.claims.contains_key(&(Role::Writer, Epoch::new(number))) {
+                report.damage.push(missing(key, "claims are never deleted, and a later epoch exists", None));
+            }
+        }
+    }
+
+    /// The epochs of the log, oldest first, each with the tail that its successor names; `None` for the newest, and where
+    /// a damaged CUT hides it.
+    fn chain(&self, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
+        let cuts: Vec<Epoch> = self.log.keys().filter(|(_, seq)| seq.get() == 0).map(|(epoch, _)| *epoch).collect();
+        let mut chain = Vec::new();
+        let Some(mut epoch) = cuts.last().copied().or_else(|| self.log.keys().map(|(epoch, _)| *epoch).max()) else {
+            return chain;
+        };
+        let mut tail = None;
+        loop {
+            chain.push((epoch, tail));
+            let cut = self.log.get(&(epoch, Seq::new(0))).and_then(Option::as_ref).and_then(|head| head.cut.as_ref());
+            match cut.map(|cut| cut.predecessor) {
+                Some(None) => break,
+                Some(Some(named)) => {
+                    if named.epoch >= epoch {
+                        break;
+                    }
+                    (epoch, tail) = (named.epoch, Some(named));
+                }
+                // The CUT is lost. The next older epoch with objects is the best guess, and it is only a guess.
+                None => {
+                    let key = ObjectKey::cut(epoch);
+                    if !self.log.contains_key(&(epoch, Seq::new(0))) {
+                        report.damage.push(missing(key, "the log needs it", None));
+                    }
+                    let older = self.log.keys().map(|(e, _)| *e).filter(|e| *e < epoch).max();
+                    let Some(older) = older else { break };
+                    (epoch, tail) = (older, None);
+                }
+            }
+        }
+        chain.reverse();
+        chain
+    }
+
+    fn judge_cut(
+        &mut self,
+        epoch: Epoch,
+        before: Option<&(Epoch, Option<Tail>)>,
+        place: &mut Place,
+        report: &mut VerifyReport,
+    ) {
+        let key = ObjectKey::cut(epoch);
+        let Some(head) = self.log.remove(&(epoch, Seq::new(0))).flatten() else {
+            (place.expected, place.events_lost) = (None, true);
+            return;
+        };
+        let mut damage =
+            |what: String| report.damage.push(Damage { object: key.to_string(), what, lsns: None, blocks: vec![] });
+        let Some(cut) = head.cut else {
+            place.expected = None;
+            return;
+        };
+        match (place.expected, cut.predecessor) {
+            (Some((hash, _)), Some(tail)) if hash != tail.header_hash => {
+                damage("it names another header hash than its predecessor's tail has".into());
+            }
+            (Some((_, next)), _) if next != cut.next_lsn => {
+                damage(format!("it continues at lsn {}, its predecessor ends before lsn {next}", cut.next_lsn));
+            }
+            _ => {}
+        }
+        if before.is_none() && cut.next_lsn != Lsn::new(1) && cut.predecessor.is_none() {
+            damage(format!("the first epoch begins at lsn {}, not 1", cut.next_lsn));
+        }
+        if let Some(Some(claim)) = self.claims.get(&(Role::Writer, epoch))
+            && claim.nonce != cut.claim_nonce
+        {
+            damage("it was made under another claim of its epoch".into());
+        }
+        if !place.events_lost && place.disks.table != cut.disks {
+            damage("its table of disks is not what the events before it say".into());
+        }
+        if place.events_lost {
+            // From here on the table is known again, seeds that were lost are not.
+            place.disks.table.clone_from(&cut.disks);
+        }
+        place.expected = Some((head.header.header_hash, cut.next_lsn));
+        place.last = place.last.max(Lsn::new(cut.next_lsn.get() - 1));
+        place.time = place.time.max(head.header.last_time.get());
+    }
+
+    /// Where an epoch ends that no CUT closes: before the first absent segment, or, if its successor's CUT is lost, at the
+    /// last one that there is.
+    fn open_end(&self, epoch: Epoch, newest: bool) -> Seq {
+        let seqs = || self.log.keys().filter(|(e, seq)| *e == epoch && seq.get() > 0).map(|(_, seq)| seq.get());
+        if !newest {
+            return Seq::new(seqs().max().unwrap_or(0));
+        }
+        let mut last = 0;
+        for seq in seqs() {
+            if seq != last + 1 {
+                break;
+            }
+            last = seq;
+        }
+        Seq::new(last)
+    }
+
+    fn judge_epoch(&mut self, epoch: Epoch, last: Seq, place: &mut Place, report: &mut VerifyReport) {
+        for number in 1..=last.get() {
+            let seq = Seq::new(number);
+            let key = ObjectKey::Log { epoch, seq };
+            match self.log.remove(&(epoch, seq)) {
+                Some(Some(head)) => self.judge_link(key, &head, place, report),
+                found => {
+                    let lost = self.lost_lsns(epoch, seq, last, place.last);
+                    if found.is_none() {
+                        report.damage.push(missing(key, "the log names later objects", lost));
+                    } else if let Some(damage) = report.damage.iter_mut().find(|d| d.object == key.to_string()) {
+                        damage.lsns = damage.lsns.or(lost);
+                    }
+                    (place.expected, place.events_lost) = (None, true);
+                    place.last = lost.map_or(place.last, |(_, last)| last);
+                }
+            }
+            // A tail of billions of absent segments would be reported one by one; a range says as much.
+            let more = self.log.range((epoch, seq)..).next().is_some_and(|((e, _), _)| *e == epoch);
+            if !more && number < last.get() {
+                let what = format!("so are all segments up to {}, though the log names them", last.get());
+                let lost = self.lost_lsns(epoch, seq.next(), last, place.last);
+                report.damage.push(missing(ObjectKey::Log { epoch, seq: seq.next() }, &what, lost));
+                (place.expected, place.events_lost) = (None, true);
+                place.last = lost.map_or(place.last, |(_, last)| last);
+                break;
+            }
+        }
+    }
+
+    /// The LSNs between the last known one and the next segment or CUT that can be read.
+    fn lost_lsns(&self, epoch: Epoch, from: Seq, last: Seq, known: Lsn) -> Option<(Lsn, Lsn)> {
+        let behind = self.log.range((epoch, from)..=(epoch, last)).find_map(|(_, head)| head.as_ref());
+        let behind = behind.or_else(|| {
+            let cuts = self.log.iter().filter(|((e, seq), _)| *e > epoch && seq.get() == 0);
+            cuts.filter_map(|(_, head)| head.as_ref())
+                .find(|head| head.cut.as_ref().and_then(|cut| cut.predecessor).is_some_and(|tail| tail.epoch == epoch))
+        });
+        let next = behind?.header.first_lsn;
+        (next > known.next()).then(|| (known.next(), Lsn::new(next.get() - 1)))
+    }
+
+    fn judge_link(&self, key: ObjectKey, head: &Head, place: &mut Place, report: &mut VerifyReport) {
+        let header = &head.header;
+        let lsns = lsns_of(head);
+        let mut damage = |what: String| {
+            report.damage.push(Damage { object: key.to_string(), what, lsns, blocks: Vec::new() });
+        };
+        if let Some((hash, next)) = place.expected {
+            if header.prev_header_hash != hash {
+                damage("it names another header hash than that of the object before it".into());
+            }
+            if header.first_lsn != next {
+                damage(format!("it begins at lsn {}, the object before it ends before lsn {next}", header.first_lsn));
+            }
+        }
+        if header.first_time.get() < place.time {
+            damage("its time begins before the time of the object before it ends".into());
+        }
+        if head.cut.is_some() {
+            damage("it is a cut in the middle of an epoch".into());
+        }
+        place.events_lost |= !head.readable;
+        for event in &head.events {
+            self.judge_event(key, event, place, report);
+        }
+        place.expected = Some((header.header_hash, header.last_lsn.checked_next().unwrap_or(header.last_lsn)));
+        place.last = place.last.max(header.last_lsn);
+        place.time = header.last_time.get();
+    }
+
+    fn judge_event(&self, key: ObjectKey, event: &Event, place: &mut Place, report: &mut VerifyReport) {
+        let Err(error) = place.disks.apply(event, key) else { return };
+        if place.events_lost {
+            return;
+        }
+        let what = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        report.damage.push(Damage {
+            object: key.to_string(),
+            what,
+            lsns: Some((event.lsn, event.lsn)),
+            blocks: vec![],
+        });
+    }
+
+    /// Segments behind the end of the newest epoch are harmless unless something behind the hole was acknowledged.
+    fn judge_tail(&self, epoch: Epoch, last: Seq, place: &Place, report: &mut VerifyReport) {
+        let behind = self.log.range((epoch, last)..=(epoch, Seq::new(u64::MAX))).filter_map(|(_, head)| head.as_ref());
+        let acked = behind.map(|head| head.header.acked_through).max().unwrap_or(Lsn::ZERO);
+        if acked > place.last {
+            let key = ObjectKey::Log { epoch, seq: last.next() };
+            let what = format!("lsn {acked} was acknowledged behind it");
+            report.damage.push(missing(key, &what, Some((place.last.next(), acked))));
+        }
+    }
+
+    fn judge_bases(&mut self, place: &Place, report: &mut VerifyReport) {
+        let parts = place.disks.all.iter().flat_map(|disk| disk.seeds.iter().map(move |part| (disk.id, part)));
+        let mut named = Vec::new();
+        for (disk, part) in parts {
+            let key = part.key();
+            named.push(key);
+            let lost = DamagedBlocks { disk, extent: part.extent, first_lsn: part.start, last_lsn: part.start };
+            let lsns = Some((part.start, part.start));
+            let mut damage = |what: &str, blocks| {
+                report.damage.push(Damage { object: key.to_string(), what: what.to_owned(), lsns, blocks });
+            };
+            match self.bases.get(&key) {
+                None => damage("it is missing, though the log names it", vec![lost]),
+                Some(None) | Some(Some(Head { readable: false, .. })) => {
+                    damage("nothing of it can be read", vec![lost])
+                }
+                Some(Some(head)) if head.header.header_hash != part.base.header_hash => {
+                    damage("it is not the object that the log names: its header hash differs", vec![lost]);
+                }
+                Some(Some(head)) if head.header.first_lsn != part.start => {
+                    damage("it stands at another lsn than the start of its seeding", vec![lost]);
+                }
+                Some(Some(_)) => {}
+            }
+        }
+        self.bases.retain(|key, _| !named.contains(key));
+    }
+}
+
+fn lsns_of(head: &Head) -> Option<(Lsn, Lsn)> {
+    let header = &head.header;
+    (head.cut.is_none() && header.first_lsn <= header.last_lsn).then_some((header.first_lsn, header.last_lsn))
+}
+
+fn missing(key: ObjectKey, why: &str, lsns: Option<(Lsn, Lsn)>) -> Damage {
+    Damage { object: key.to_string(), what: format!("it is missing: {why}"), lsns, blocks: Vec::new() }
+}

@@ -1,0 +1,246 @@
+//! Reading images: cost in requests, damage, the cache.
+
+mod common;
+
+use common::{LogBuilder, noise, open, small_options};
+use std::sync::Arc;
+use tidemark_bucket::{Bucket, Fault, Faults, Op};
+use tidemark_env::Env;
+use tidemark_format::{DiskId, Epoch, ErrorKind, EventBody, KeyFamily, Lsn, ObjectKey, Seq};
+use tidemark_reader::{DiskImage, Domain, Error, ReaderOptions};
+
+const MIB: usize = 1 << 20;
+
+/// A disk of 64 MiB with 16 MiB of seeded noise at its front, and random 4 KiB writes over that in 8 segments.
+async fn seeded() -> (LogBuilder, DiskId, Vec<u8>) {
+    let mut log = LogBuilder::in_memory().await;
+    let disk = DiskId::new(1);
+    log.event(EventBody::DiskAdd { disk, vm: "vm".into(), name: "disk".into(), blocks: 128 << 10 });
+    let start = log.event(EventBody::SeedStart { disk });
+    let mut content = noise(3, 16 * MIB);
+    for part in 0..2 {
+        let from = part * 8 * MIB;
+        log.seed_part(disk, start, (from / 512) as u64, &content[from..from + 8 * MIB]).await;
+    }
+    log.seed_part(disk, start, 32 << 10, &vec![0; 48 * MIB]).await;
+    content.resize(64 * MIB, 0);
+    log.event(EventBody::SeedDone { disk });
+    log.event(EventBody::ConsistentFrom { disk });
+    log.seal().await;
+    for i in 0..8 * 64u64 {
+        let page = (i * 0x9e37_79b9) % 4096;
+        let data = noise(i + 100, 4096);
+        log.write(disk, page * 8, &data);
+        content[page as usize * 4096..][..4096].copy_from_slice(&data);
+        if i % 64 == 63 {
+            log.seal().await;
+        }
+    }
+    (log, disk, content)
+}
+
+async fn image_of(bucket: &Bucket, disk: DiskId, options: ReaderOptions) -> Arc<DiskImage> {
+    let domain = Domain::open(bucket.read_only(), options, Env::system()).await.unwrap();
+    let lsn = domain.timeline().latest().lsn;
+    domain.disk(disk, lsn).await.unwrap()
+}
+
+fn gets(bucket: &Bucket) -> u64 {
+    bucket.meter().snapshot().total(Op::Get).requests
+}
+
+#[tokio::test]
+async fn a_cold_random_read_costs_at_most_1_2_requests() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions::default()).await;
+    // Opening the base objects once is not part of a read's cost.
+    for page in [0, 2048, 4096] {
+        image.read(page * 4096, 4096).await.unwrap();
+    }
+    let before = gets(&log.bucket);
+    let (mut reads, mut misses) = (0, 0);
+    for i in 0..400u64 {
+        let page = (i * 0x85eb_ca6b + 77) % 4096;
+        reads += 1;
+        let hit = image.read_cached(page * 4096, 4096, |_| ()).is_some();
+        misses += u64::from(!hit);
+        let bytes = image.read(page * 4096, 4096).await.unwrap();
+        assert_eq!(bytes, content[page as usize * 4096..][..4096]);
+    }
+    let cost = gets(&log.bucket) - before;
+    assert!(cost as f64 <= 1.2 * misses as f64, "{cost} requests for {misses} misses of {reads} reads");
+}
+
+#[tokio::test]
+async fn hits_cost_nothing_and_are_one_slice() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions::default()).await;
+    assert!(image.read_cached(MIB as u64, MIB, |_| ()).is_none());
+    image.read(MIB as u64, MIB).await.unwrap();
+    let before = gets(&log.bucket);
+    assert_eq!(image.read_cached(MIB as u64, MIB, |bytes| bytes == &content[MIB..2 * MIB]), Some(true));
+    assert_eq!(image.read_cached(MIB as u64 + 5, 4096, |bytes| bytes == &content[MIB + 5..][..4096]), Some(true));
+    assert_eq!(image.read_cached(64 << 20, 4096, <[u8]>::len), Some(0), "beyond the end");
+    assert_eq!(gets(&log.bucket), before);
+}
+
+#[tokio::test]
+async fn sequential_reads_are_read_ahead_and_share_requests() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions::default()).await;
+    let before = gets(&log.bucket);
+    let mut hits = 0;
+    for at in (0..16 * MIB).step_by(128 << 10) {
+        hits += u64::from(image.read_cached(at as u64, 128 << 10, |_| ()).is_some());
+        let bytes = image.read(at as u64, 128 << 10).await.unwrap();
+        assert_eq!(bytes, content[at..at + (128 << 10)]);
+    }
+    let cost = gets(&log.bucket) - before;
+    // 512 frames of base data and 8 segments of scattered writes.
+    assert!(cost < 300, "{cost} requests");
+    let _ = hits;
+}
+
+#[tokio::test]
+async fn many_readers_of_one_range_share_one_request() {
+    let (log, disk, content) = seeded().await;
+    let slow = Faults::seeded(1).on("base/", Op::Get, Fault::Slow(std::time::Duration::from_millis(30)), 1.0);
+    let image = image_of(&log.bucket.with_faults(slow), disk, ReaderOptions::default()).await;
+    let block = (0..4096u64)
+        .find(|page| content[*page as usize * 4096..][..4096] == noise(3, 16 * MIB)[*page as usize * 4096..][..4096])
+        .unwrap();
+    image.read((block ^ 64) * 4096, 4096).await.unwrap();
+    let before = gets(&log.bucket);
+    let reads = (0..32).map(|_| image.read(block * 4096, 4096));
+    for bytes in futures::future::join_all(reads).await {
+        assert_eq!(bytes.unwrap(), content[block as usize * 4096..][..4096]);
+    }
+    assert!(gets(&log.bucket) - before <= 1);
+}
+
+#[tokio::test]
+async fn small_caches_stay_within_their_bounds_and_give_right_bytes() {
+    let (log, disk, content) = seeded().await;
+    let options = ReaderOptions {
+        cache_bytes_max: 2 << 20,
+        frame_cache_bytes_max: 256 << 10,
+        map_cache_bytes_max: 16 << 10,
+        ..small_options()
+    };
+    let domain = Domain::open(log.bucket.read_only(), options.clone(), Env::system()).await.unwrap();
+    let image = domain.disk(disk, log.latest()).await.unwrap();
+    for i in 0..600u64 {
+        let at = (i * 7_654_321) % (64 * MIB as u64);
+        let len = 1 + (i * 977) as usize % (300 << 10);
+        let end = (at as usize + len).min(64 * MIB);
+        assert_eq!(image.read(at, len).await.unwrap(), content[at as usize..end]);
+        let memory = domain.memory();
+        assert!(memory.cache_bytes <= options.cache_bytes_max, "{memory:?}");
+        assert!(memory.frame_bytes <= options.frame_cache_bytes_max, "{memory:?}");
+        assert!(memory.map_bytes <= options.map_cache_bytes_max, "{memory:?}");
+    }
+    drop((image, domain));
+}
+
+/// Flips one bit of the stored bytes of the object at `key`.
+async fn flip(bucket: &Bucket, key: ObjectKey, at: u64) {
+    let mut bytes = bucket.read_only().get(&key).await.unwrap().to_vec();
+    bytes[at as usize] ^= 0x10;
+    bucket.deleter().delete(&key).await.unwrap();
+    bucket.appender().put(&key, bytes).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_frame_is_named_and_its_neighbours_stay_readable() {
+    let mut log = LogBuilder::in_memory().await;
+    let disk = log.blank_disk(1, 4096);
+    log.seal().await;
+    let data = noise(5, 4 << 16);
+    for part in 0..4u64 {
+        log.write(disk, part * 128, &data[part as usize * 65_536..][..65_536]);
+    }
+    log.seal().await;
+    let key = ObjectKey::Log { epoch: Epoch::new(1), seq: Seq::new(2) };
+    let domain = log.open().await;
+    let version = domain.versions(disk, 70_000).await.unwrap().pop().unwrap();
+    assert_eq!((version.key, version.lsn), (key, Lsn::new(5)));
+    flip(&log.bucket, key, version.frame.unwrap().object_offset + 1000).await;
+    let image = image_of(&log.bucket, disk, small_options()).await;
+    let error = image.read(65_536 + 512, 512).await.unwrap_err();
+    let Error::Damaged { disk: d, extent, lsn, key: k, .. } = &error else { panic!("{error}") };
+    assert_eq!((*d, *lsn, *k), (disk, Lsn::new(5), key));
+    assert!(extent.start <= 129 && extent.end() >= 130 && extent.start >= 128 && extent.end() <= 256, "{extent}");
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    assert!(image.read(0, 4 << 16).await.is_err());
+    assert!(image.read_cached(65_536, 4096, |_| ()).is_none());
+    for part in [0, 2, 3] {
+        assert_eq!(image.read(part * 65_536, 65_536).await.unwrap(), data[part as usize * 65_536..][..65_536]);
+    }
+    assert_eq!(image.read(4 << 16, 4096).await.unwrap(), vec![0; 4096]);
+}
+
+#[tokio::test]
+async fn fault_bits_that_flip_on_the_way_are_never_served() {
+    let (log, disk, content) = seeded().await;
+    for seed in 0..6 {
+        let chance = if seed % 2 == 0 { 0.05 } else { 0.6 };
+        let faults = Faults::seeded(seed).on("log/", Op::Get, Fault::BitFlip, chance).on(
+            "base/",
+            Op::Get,
+            Fault::BitFlip,
+            chance,
+        );
+        let faulty = log.bucket.with_faults(faults.clone());
+        let Ok(domain) = open(faulty.read_only()).await else { continue };
+        if domain.timeline().latest().lsn != log.latest() {
+            continue;
+        }
+        let image = domain.disk(disk, log.latest()).await.unwrap();
+        let mut right = 0;
+        for i in 0..300u64 {
+            let at = (i * 1_234_577) % (17 * MIB as u64);
+            let len = 1 + (i * 313) as usize % 40_000;
+            match image.read(at, len).await {
+                Ok(bytes) => {
+                    right += 1;
+                    assert_eq!(bytes, content[at as usize..at as usize + len]);
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}"),
+            }
+        }
+        assert!(faults.injected() > 0 && (chance > 0.5 || right > 250), "{right} right");
+    }
+}
+
+#[tokio::test]
+async fn fault_short_and_failing_answers_are_tried_again() {
+    let (log, disk, content) = seeded().await;
+    let faults = Faults::seeded(4).on("", Op::Get, Fault::Short, 0.1).on("", Op::Get, Fault::Error, 0.1);
+    let image = image_of(&log.bucket.with_faults(faults), disk, small_options()).await;
+    for i in 0..100u64 {
+        let at = (i * 1_234_577) % (17 * MIB as u64);
+        assert_eq!(image.read(at, 9000).await.unwrap(), content[at as usize..at as usize + 9000]);
+    }
+}
+
+#[tokio::test]
+async fn threads_that_hit_and_miss_at_once_see_right_bytes() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions { cache_bytes_max: 4 << 20, ..small_options() }).await;
+    let content = Arc::new(content);
+    let tasks = (0..8u64).map(|task| {
+        let (image, content) = (Arc::clone(&image), Arc::clone(&content));
+        tokio::spawn(async move {
+            for i in 0..200u64 {
+                let at = ((i * 31 + task * 7) * 104_729) % (20 * MIB as u64) / 4096 * 4096;
+                let wanted = &content[at as usize..at as usize + 8192];
+                if image.read_cached(at, 8192, |bytes| assert_eq!(bytes, wanted)).is_none() {
+                    assert_eq!(image.read(at, 8192).await.unwrap(), wanted);
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}

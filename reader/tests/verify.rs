@@ -1,0 +1,174 @@
+//! Verification finds all damage, names it, and goes on.
+
+mod common;
+
+use common::{LogBuilder, noise, small_options};
+use std::path::{Path, PathBuf};
+use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
+use tidemark_format::{DiskId, Epoch, EventBody, Extent, Lsn, ObjectKey, Role, Seq};
+use tidemark_reader::{VerifyReport, verify};
+
+struct Dir {
+    dir: tempfile::TempDir,
+    log: LogBuilder,
+}
+
+/// A bucket in a directory, with two epochs, a seeded disk and 6 segments.
+async fn bucket() -> Dir {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(&BucketUrl::file(dir.path()), &BucketOptions::default()).unwrap();
+    let mut log = LogBuilder::new(bucket).await;
+    let disk = DiskId::new(1);
+    log.event(EventBody::DiskAdd { disk, vm: "vm".into(), name: "disk".into(), blocks: 1024 });
+    let start = log.event(EventBody::SeedStart { disk });
+    log.seed_part(disk, start, 0, &noise(1, 512 << 9)).await;
+    log.seed_part(disk, start, 512, &vec![0; 512 << 9]).await;
+    log.event(EventBody::ConsistentFrom { disk });
+    for i in 0..6u64 {
+        log.pass(3);
+        log.write(disk, i * 100, &noise(i + 9, 40_000 / 512 * 512));
+        log.write(disk, i * 100 + 80, &noise(i + 9, 4096));
+        log.seal().await;
+        if i == 2 {
+            log.begin_epoch().await;
+        }
+    }
+    log.hint().await;
+    Dir { dir, log }
+}
+
+impl Dir {
+    fn path(&self, key: ObjectKey) -> PathBuf {
+        self.dir.path().join(key.to_string())
+    }
+    async fn verify(&self) -> VerifyReport {
+        let mut last = 0;
+        let (bucket, options) = (self.log.bucket.read_only(), small_options());
+        let report = verify(&bucket, &options, |p| {
+            assert!(p.objects_done == last + 1 && p.objects_done <= p.objects_total);
+            last = p.objects_done;
+        });
+        report.await.unwrap()
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
+}
+
+fn segment(epoch: u64, seq: u64) -> ObjectKey {
+    ObjectKey::Log { epoch: Epoch::new(epoch), seq: Seq::new(seq) }
+}
+
+#[tokio::test]
+async fn an_intact_domain_is_clean() {
+    let dir = bucket().await;
+    let report = dir.verify().await;
+    assert!(report.is_clean(), "{:#?}", report.damage);
+    assert!(report.unreferenced.is_empty(), "{:?}", report.unreferenced);
+    assert_eq!(report.lsns, Some((Lsn::new(1), dir.log.latest())));
+    // Genesis, 2 claims, 2 cuts, 6 segments, 2 base objects, the hint.
+    assert_eq!((report.objects, report.events), (14, 5));
+    assert!(report.rows >= 12 && report.frames >= 6);
+}
+
+#[tokio::test]
+async fn one_flipped_bit_anywhere_in_any_object_is_found() {
+    let dir = bucket().await;
+    for path in files(dir.dir.path()) {
+        let bytes = std::fs::read(&path).unwrap();
+        let step = (bytes.len() / 40).max(1);
+        for at in (0..bytes.len()).step_by(step).chain([bytes.len() - 1]) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let report = dir.verify().await;
+            assert!(!report.is_clean(), "bit of byte {at} of {}", path.display());
+        }
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert!(dir.verify().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_truncated_or_missing_object_is_found_wherever_it_is() {
+    let dir = bucket().await;
+    for path in files(dir.dir.path()) {
+        let bytes = std::fs::read(&path).unwrap();
+        for len in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert!(!dir.verify().await.is_clean(), "{} cut to {len}", path.display());
+        }
+        std::fs::remove_file(&path).unwrap();
+        let report = dir.verify().await;
+        // Losing the hint harms nobody; the newest segment was acknowledged to nobody behind it.
+        let harmless =
+            path.ends_with("hint") || path == dir.path(segment(2, 3)) || path.ends_with("0002/0000000000000000");
+        assert!(!report.is_clean() || harmless, "{} is missing", path.display());
+        std::fs::write(&path, &bytes).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_frame_is_named_as_disk_blocks_and_lsns() {
+    let dir = bucket().await;
+    let path = dir.path(segment(1, 2));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let report = dir.verify().await;
+    let [damage] = report.damage.as_slice() else { panic!("{:#?}", report.damage) };
+    assert_eq!(damage.object, segment(1, 2).to_string());
+    let wanted = (DiskId::new(1), Extent::new(100, 86));
+    let lost = &damage.blocks;
+    assert!(lost.iter().any(|l| l.disk == wanted.0 && l.extent.overlaps(wanted.1)), "{damage}");
+    assert!(lost.iter().all(|l| l.first_lsn >= Lsn::new(8) && l.last_lsn <= Lsn::new(9)), "{damage}");
+    assert_eq!(damage.lsns, Some((Lsn::new(8), Lsn::new(9))));
+}
+
+#[tokio::test]
+async fn several_damages_are_all_reported_with_the_lsns_that_they_cost() {
+    let dir = bucket().await;
+    std::fs::remove_file(dir.path(segment(1, 2))).unwrap();
+    let broken = dir.path(segment(2, 1));
+    let mut bytes = std::fs::read(&broken).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&broken, &bytes).unwrap();
+    let base = ObjectKey::Base { role: Role::Writer, epoch: Epoch::new(1), seq: Seq::new(1) };
+    std::fs::remove_file(dir.path(base)).unwrap();
+    let report = dir.verify().await;
+    let of = |key: ObjectKey| {
+        report.damage.iter().find(|d| d.object == key.to_string()).unwrap_or_else(|| panic!("{report:#?}"))
+    };
+    assert_eq!(of(segment(1, 2)).lsns, Some((Lsn::new(8), Lsn::new(9))));
+    assert_eq!(of(segment(2, 1)).lsns, Some((Lsn::new(12), Lsn::new(13))));
+    assert_eq!(of(base).blocks[0].extent, Extent::new(0, 512));
+    assert_eq!(report.damage.len(), 3, "{:#?}", report.damage);
+}
+
+#[tokio::test]
+async fn what_nothing_refers_to_is_listed_and_harmless() {
+    let mut dir = bucket().await;
+    let orphan = segment(1, 9);
+    std::fs::copy(dir.path(segment(1, 3)), dir.path(orphan)).unwrap();
+    std::fs::write(dir.dir.path().join("log/readme.txt"), b"hello").unwrap();
+    let disk = DiskId::new(1);
+    dir.log.write(disk, 0, &[1; 512]);
+    let (_, _) = dir.log.sealed().unwrap();
+    dir.log.write(disk, 0, &[2; 512]);
+    let (late, bytes) = dir.log.sealed().unwrap();
+    dir.log.bucket.appender().put(&late, bytes).await.unwrap();
+    let report = dir.verify().await;
+    assert!(report.unreferenced.contains(&late.to_string()), "{report:#?}");
+    assert!(report.unreferenced.contains(&"log/readme.txt".to_owned()));
+    assert!(report.unreferenced.contains(&orphan.to_string()));
+    // The copy names itself by another key: it is damage and nothing refers to it.
+    assert_eq!(report.damage.len(), 1, "{:#?}", report.damage);
+}
