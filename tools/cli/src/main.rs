@@ -1,2 +1,5 @@
-//! Entry point.
-fn main() {}
+//! The one binary, `tidemark`.
+
+fn main() -> std::process::ExitCode {
+    tidemark_cli::main()
+}

@@ -1,0 +1,67 @@
+//! The commands, one file each. A command's doc comment is its help.
+
+mod bench;
+mod diff;
+mod domain;
+mod explain;
+mod export;
+mod ingest;
+mod inspect;
+mod manual;
+mod mount;
+mod points;
+mod verify;
+
+use crate::failure::Outcome;
+use crate::ui::Ui;
+use clap::Subcommand;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make and look at protected domains
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
+    /// Put a disk's contents, or recorded writes of it, into a domain
+    Ingest(ingest::IngestArgs),
+    /// List recovery points: first, latest, bookmarks, disks
+    Points(points::PointsArgs),
+    /// Mount a domain's disks, at all points in time or at one
+    Mount(mount::MountArgs),
+    /// Write a disk as it was at a point into an image file
+    Export(export::ExportArgs),
+    /// Check every hash, chain and position in a bucket
+    Verify(verify::VerifyArgs),
+    /// Show any object of a bucket, or what there is
+    Inspect(inspect::InspectArgs),
+    /// List every version of one block of a disk
+    Explain(explain::ExplainArgs),
+    /// List what changed on a disk between two points
+    Diff(diff::DiffArgs),
+    /// Measure what a bucket can take and give
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(manual::ManArgs),
+    /// Write completions for a shell to stdout
+    #[command(hide = true)]
+    Completions(manual::CompletionsArgs),
+}
+
+pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Domain(command) => domain::run(command, ui).await,
+        Command::Ingest(args) => ingest::run(args, ui).await,
+        Command::Points(args) => points::run(args, ui).await,
+        Command::Mount(args) => mount::run(args, ui).await,
+        Command::Export(args) => export::run(args, ui).await,
+        Command::Verify(args) => verify::run(args, ui).await,
+        Command::Inspect(args) => inspect::run(args, ui).await,
+        Command::Explain(args) => explain::run(args, ui).await,
+        Command::Diff(args) => diff::run(args, ui).await,
+        Command::Bench(command) => bench::run(command, ui).await,
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => manual::completions(&args, ui),
+    }
+}
