@@ -8,8 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[codec, blocks], stored)) = bytes.split_first_chunk::<2>() else { return };
     let codec = if codec % 4 == 0 { FrameCodec::Raw } else { FrameCodec::Zstd };
     let plain_len = (u32::from(blocks % 128) + 1) * BLOCK_BYTES as u32;
-    let entry =
-        FrameEntry { stored_len: stored.len() as u32, plain_len, codec, hash: frame::frame_hash(stored) };
+    let entry = FrameEntry { stored_len: stored.len() as u32, plain_len, codec, hash: frame::frame_hash(stored) };
     let limit = stored.len() + FRAME_PLAIN_BYTES_MAX as usize;
     if let Ok(plain) = bounded(limit, || decode_frame(&entry, stored))
         && codec == FrameCodec::Zstd

@@ -17,7 +17,8 @@ fn main() -> io::Result<()> {
     };
     for file in fs::read_dir(vectors)? {
         let path = file?.path();
-        let (Some(name), Some("bin")) = (path.file_stem().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
+        let (Some(name), Some("bin")) =
+            (path.file_stem().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
         else {
             continue;
         };
@@ -33,6 +34,7 @@ fn main() -> io::Result<()> {
             put_sections(name, &mut Parts::split(&bytes), &put)?;
         }
     }
+    put("logwrites", "small", &write_log())?;
     let (epoch, seq) = (Epoch::new(42), Seq::new(7));
     let keys = [
         ObjectKey::Genesis,
@@ -47,6 +49,24 @@ fn main() -> io::Result<()> {
         put("names", key.family().name(), key.to_string().as_bytes())?;
     }
     put("names", "domain", DomainId::new(*b"0123456789abcdef").to_string().as_bytes())
+}
+
+/// A write log of a write, a discard, a mark and a flush.
+fn write_log() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut sector = |numbers: &[u64], text: &[u8]| {
+        let start = out.len();
+        numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        out.extend_from_slice(text);
+        out.resize(start + 512, 0);
+    };
+    sector(&[0x006a_7366_7773_6872, 1, 4, 512], b"");
+    sector(&[8, 1, 0, 0], b"");
+    sector(&[], b"data of the first write");
+    sector(&[16, 8, 4, 0], b"");
+    sector(&[0, 0, 8, 4], b"mark");
+    sector(&[0, 0, 1, 0], b"");
+    out
 }
 
 /// Sections as the section targets take them.
