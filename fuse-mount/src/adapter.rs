@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::fs::{Answer, Attr, Caching, DirEntry, DiskFs, Ino, NodeKind, Opened, ReadAnswer, SeekTo, Validity};
+use crate::handles::Handles;
 use crate::health::Health;
 use crate::options::ServeOptions;
 use crate::stats::Counters;
@@ -16,13 +17,12 @@ use fuser::{
     PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
     ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
@@ -168,32 +168,6 @@ fn errno(error: &Error) -> Errno {
     Errno::from_i32(error.errno())
 }
 
-/// Things the kernel holds by number.
-struct Handles<T> {
-    next: AtomicU64,
-    open: RwLock<HashMap<u64, Arc<T>>>,
-}
-
-impl<T> Default for Handles<T> {
-    fn default() -> Self {
-        Self { next: AtomicU64::new(1), open: RwLock::default() }
-    }
-}
-
-impl<T> Handles<T> {
-    fn insert(&self, thing: Arc<T>) -> FileHandle {
-        let number = self.next.fetch_add(1, Relaxed);
-        self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(number, thing);
-        FileHandle(number)
-    }
-    fn get(&self, handle: FileHandle) -> Option<Arc<T>> {
-        self.open.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(&handle.0).cloned()
-    }
-    fn remove(&self, handle: FileHandle) {
-        self.open.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&handle.0);
-    }
-}
-
 fn file_type(kind: NodeKind) -> FileType {
     match kind {
         NodeKind::Directory => FileType::Directory,
@@ -317,14 +291,14 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
             "list a directory",
             |fs| fs.readdir(ino(node)),
             move |answer| match answer {
-                Ok(entries) => reply.opened(listings.insert(Arc::new(entries)), FopenFlags::empty()),
+                Ok(entries) => reply.opened(FileHandle(listings.insert(Arc::new(entries))), FopenFlags::empty()),
                 Err(error) => reply.error(errno(&error)),
             },
         );
     }
 
     fn readdir(&self, _req: &Request, node: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(entries) = self.listings.get(fh) else { return reply.error(Errno::EBADF) };
+        let Some(entries) = self.listings.get(fh.0) else { return reply.error(Errno::EBADF) };
         let dots = [".", ".."].map(|name| (node, FileType::Directory, OsStr::new(name)));
         let named =
             entries.iter().map(|entry| (INodeNo(entry.ino.get()), file_type(entry.kind), entry.name.as_os_str()));
@@ -338,7 +312,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
     }
 
     fn releasedir(&self, _req: &Request, _node: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.listings.remove(fh);
+        self.listings.remove(fh.0);
         reply.ok();
     }
 
@@ -357,7 +331,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
                         Caching::Keep if !direct => FopenFlags::FOPEN_KEEP_CACHE,
                         Caching::Keep | Caching::Never => FopenFlags::FOPEN_DIRECT_IO,
                     };
-                    reply.opened(files.insert(file), how);
+                    reply.opened(FileHandle(files.insert(file)), how);
                 }
                 Err(error) => reply.error(errno(&error)),
             },
@@ -375,7 +349,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(file) = self.files.get(fh) else { return reply.error(Errno::EBADF) };
+        let Some(file) = self.files.get(fh.0) else { return reply.error(Errno::EBADF) };
         let counters = &self.desk.counters;
         counters.reads.fetch_add(1, Relaxed);
         let mut token = Some(reply);
@@ -429,7 +403,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
             libc::SEEK_HOLE => SeekTo::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        let Some(file) = self.files.get(fh) else { return reply.error(Errno::EBADF) };
+        let Some(file) = self.files.get(fh.0) else { return reply.error(Errno::EBADF) };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         self.answer(
             "seek",
@@ -454,7 +428,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.files.remove(fh);
+        self.files.remove(fh.0);
         reply.ok();
     }
 

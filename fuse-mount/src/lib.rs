@@ -7,6 +7,7 @@
 mod adapter;
 mod error;
 mod fs;
+mod handles;
 mod health;
 mod images;
 mod mountpoint;

@@ -364,4 +364,32 @@ mod tests {
         let error = prepare(&file.path().with_extension("missing")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::FixRequest);
     }
+
+    /// Mounts a file system of `fs_type` whose server is dead.
+    fn dead_mount(dir: &Path, fs_type: &str) {
+        let fd = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", fd.as_raw_fd());
+        let options = CString::new(options).unwrap();
+        rustix::mount::mount("dead", dir, fs_type, MountFlags::RDONLY, Some(options.as_c_str())).unwrap();
+    }
+
+    #[test]
+    fn contract_a_dead_mount_of_ours_is_swept_away() {
+        let keep = tempfile::tempdir().unwrap();
+        dead_mount(keep.path(), FS_TYPE);
+        assert_eq!(std::fs::metadata(keep.path()).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+        let dir = prepare(keep.path()).unwrap();
+        assert!(std::fs::metadata(&dir).unwrap().is_dir());
+        assert_eq!(top_mount_at(&dir).unwrap(), None);
+    }
+
+    #[test]
+    fn contract_a_dead_mount_of_others_is_named_with_the_way_out() {
+        let keep = tempfile::tempdir().unwrap();
+        dead_mount(keep.path(), "fuse.theirs");
+        let error = prepare(keep.path()).unwrap_err();
+        assert!(error.to_string().ends_with("a dead mount of fuse.theirs is there"), "{error}");
+        assert!(error.hint().unwrap().starts_with("remove it with `umount -l /"), "{error}");
+        rustix::mount::unmount(keep.path(), UnmountFlags::DETACH).unwrap();
+    }
 }

@@ -330,7 +330,7 @@ fn consistency(timeline: &Timeline, lsn: Lsn) -> String {
 fn disks_by_vm(timeline: &Timeline, lsn: Lsn) -> BTreeMap<String, BTreeMap<String, DiskAt>> {
     let mut vms: BTreeMap<String, BTreeMap<String, DiskAt>> = BTreeMap::new();
     for disk in timeline.disks_at(lsn) {
-        if !disk.consistent_from.is_some_and(|from| from <= lsn) {
+        if disk.consistent_from.is_none_or(|from| from > lsn) {
             continue;
         }
         let disks = vms.entry(escape(&disk.vm)).or_default();
