@@ -183,7 +183,7 @@ impl Inner {
         let segment = cell.get_or_try_init(|| self.heads.must(key)).await?;
         let header = &segment.head.header;
         //= SPEC.md#reader-rules
-        //#
+        //#
         if header.header_hash != base.header_hash {
             return Err(Error::Chain { key, why: "the log names another header hash".into() });
         }

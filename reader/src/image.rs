@@ -41,7 +41,7 @@ pub struct DiskImage {
     pub(crate) blocks: u64,
     /// Log segments that can hold rows of the image: the first so many.
     segments: usize,
-    /// Base objects that seed the disk, newest start first.
+    /// Base objects that seed the disk.
     parts: Vec<SeedPart>,
     shrinks: Vec<(Lsn, u64)>,
     /// Unique among the images of a reader.
@@ -57,6 +57,8 @@ impl DiskImage {
     pub(crate) fn open(inner: &Arc<Inner>, timeline: &Arc<Timeline>, disk: DiskId, at: Lsn) -> Result<Arc<Self>> {
         let point = timeline.resolve(&PointSpec::Lsn(at), inner.env.clock.wall())?;
         let history = timeline.history_of(disk).filter(|d| d.exists_at(at)).ok_or(Error::NoDisk { disk, at })?;
+        //= SPEC.md#reader-rules
+        //#
         if history.consistent_from(at).is_none() {
             let why = match history.restorable_after(at) {
                 Some(lsn) => format!("it is from lsn {lsn} on"),
@@ -65,8 +67,10 @@ impl DiskImage {
             return Err(Error::NotRestorable { disk, at, why });
         }
         let blocks = history.blocks_at(at);
-        let mut parts: Vec<SeedPart> = history.seeds.iter().filter(|part| part.named <= at).copied().collect();
-        parts.sort_by_key(|part| std::cmp::Reverse(part.start));
+        // Only the last seeding counts: what an earlier one brought is in the log, or lost.
+        let start = history.seeded_at(at);
+        let parts =
+            history.seeds.iter().filter(|part| part.named <= at && Some(part.start) == start).copied().collect();
         let options = &inner.options;
         Ok(Arc::new_cyclic(|this| Self {
             inner: Arc::clone(inner),
@@ -280,28 +284,27 @@ impl DiskImage {
         for (lsn, from) in &self.shrinks {
             gather.add_shrink(*lsn, *from);
         }
-        // Base objects still to be added; the newest start is last.
-        let mut parts: Vec<usize> = (0..self.parts.len()).filter(|i| self.parts[*i].extent.overlaps(extent)).collect();
-        parts.reverse();
-        let start_of = |parts: &[usize]| parts.last().map_or(Lsn::ZERO, |i| self.parts[*i].start);
-        gather.set_floor(start_of(&parts));
-        let segments = &self.timeline.log.segments;
-        let mut older = self.segments;
-        while !gather.is_covered() {
-            let last = older.checked_sub(1).map_or(Lsn::ZERO, |newest| segments[newest].last());
-            if let Some(number) = parts.pop_if(|i| last < self.parts[*i].start) {
-                let part = &self.parts[number];
-                let base = self.inner.base(&part.base, part.start).await?;
-                gather.set_floor(start_of(&parts));
-                gather.add_segment(Place::BASE | number as u32, &base);
-            } else if older > 0 {
-                older -= 1;
-                gather.add_segment(older as u32, &segments[older]);
-            } else {
+        //= SPEC.md#reader-rules
+        //#
+        for (number, segment) in self.timeline.log.segments[..self.segments].iter().enumerate().rev() {
+            if gather.is_covered() {
                 break;
             }
+            gather.add_segment(number as u32, segment);
         }
-        let map = Arc::new(gather.resolve());
+        let mut map = gather.resolve();
+        let mut seed = Gather::new(self.id, extent, self.at.lsn);
+        for (number, part) in self.parts.iter().enumerate() {
+            let here = part.extent.intersection(extent);
+            if here.is_some_and(|here| map.clipped(here).any(|piece| piece.state == State::Unknown)) {
+                let base = self.inner.base(&part.base, part.start).await?;
+                seed.add_segment(Place::BASE | number as u32, &base);
+            }
+        }
+        if !self.parts.is_empty() {
+            map = map.over(seed.into_versions());
+        }
+        let map = Arc::new(map);
         self.inner.maps.put(self.uid, region, &map);
         Ok(map)
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::image::{DiskImage, Failure};
 use crate::maps::{Place, RegionMap};
 use bytes::Bytes;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::{Piece, State};
@@ -39,12 +40,11 @@ impl DiskImage {
         let mut segments: BTreeMap<u32, (Arc<Segment>, BTreeSet<u32>)> = BTreeMap::new();
         for piece in map.clipped(core) {
             let State::Data(place) = piece.state else { continue };
-            if !segments.contains_key(&place.segment) {
-                segments.insert(place.segment, (self.segment(place.segment).await?, BTreeSet::new()));
-            }
-            if let Some((segment, frames)) = segments.get_mut(&place.segment) {
-                frames.extend(in_frames(segment, piece.extent, place).map(|part| part.frame));
-            }
+            let (segment, frames) = match segments.entry(place.segment) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(slot) => slot.insert((self.segment(place.segment).await?, BTreeSet::new())),
+            };
+            frames.extend(in_frames(segment, piece.extent, place).map(|part| part.frame));
         }
         let fetches = segments.iter().map(|(number, (segment, frames))| async move {
             let frames: Vec<u32> = frames.iter().copied().collect();

@@ -1,5 +1,7 @@
 //! Random histories, read back at random LSNs and ranges, against whole images kept per LSN.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{LogBuilder, block_on, small_options};
@@ -119,7 +121,7 @@ proptest! {
             let mut log = LogBuilder::in_memory().await;
             let mut blocks = BLOCKS;
             let op = Op::DiskAdd { disk: DISK, blocks };
-            (log.op(&op), model.apply(&op));
+            assert_eq!(log.op(&op), model.apply(&op));
             let start = log.event(EventBody::SeedStart { disk: DISK });
             model.apply(&Op::Mark);
             let old = [common::noise(seeds, 24 * 512), vec![0; 24 * 512], common::noise(seeds ^ 1, 48 * 512)].concat();
@@ -136,11 +138,11 @@ proptest! {
                 if let Some((_, to)) = shrink.filter(|(at, _)| *at == i) {
                     for size in [to, BLOCKS] {
                         let op = Op::Resize { disk: DISK, blocks: size };
-                        (log.op(&op), model.apply(&op));
+                        assert_eq!(log.op(&op), model.apply(&op));
                     }
                     if to < BLOCKS {
                         let op = Op::Zero { disk: DISK, extent: Extent::new(to, BLOCKS - to) };
-                        (log.op(&op), model.apply(&op));
+                        assert_eq!(log.op(&op), model.apply(&op));
                     }
                     blocks = BLOCKS;
                 }
@@ -151,7 +153,7 @@ proptest! {
                     1 => Op::Unmap { disk: DISK, extent },
                     _ => Op::Write { disk: DISK, start: *at, data: common::noise(*seed, extent.byte_len() as usize) },
                 };
-                assert_eq!(log.op(&op), model.apply(&op));
+                assert_eq!assert_eq!(log.op(&op), model.apply(&op));
                 if seed % 5 == 0 {
                     log.seal().await;
                 }
@@ -163,7 +165,7 @@ proptest! {
             model.apply(&op);
             for seed in 0..6 {
                 let op = Op::Write { disk: DISK, start: seed * 11, data: common::noise(seed, 512 * 7) };
-                (log.op(&op), model.apply(&op));
+                assert_eq!(log.op(&op), model.apply(&op));
             }
             log.seal().await;
             model.seed(DISK, start, 0, &old);

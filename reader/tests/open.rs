@@ -1,5 +1,7 @@
 //! Finding the log: which objects are asked for, which tail is final, what is an error.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{LogBuilder, block_on, noise, open};
@@ -213,6 +215,38 @@ async fn a_segment_that_breaks_the_hash_chain_is_refused() {
     log.bucket.appender().put(&key(1, 1), bytes).await.unwrap();
     let error = log.open_error().await;
     assert!(matches!(error, Error::Chain { key: k, .. } if k == key(1, 2)), "{error}");
+}
+
+#[tokio::test]
+async fn a_clone_of_the_owner_ends_the_newest_epoch_where_their_segments_part() {
+    let mut log = LogBuilder::in_memory().await;
+    let disk = log.blank_disk(1, 64);
+    log.seal().await;
+    // Both had segment 1; the clone was first with segment 2, and the owner had segment 3 in flight.
+    let mut clone = LogBuilder::in_memory().await;
+    clone.blank_disk(1, 64);
+    clone.seal().await;
+    clone.write(disk, 0, &[1; 512]);
+    clone.write(disk, 0, &[1; 512]);
+    log.write(disk, 0, &[2; 512]);
+    let _ = log.sealed().unwrap();
+    log.write(disk, 0, &[3; 512]);
+    for (key, bytes) in [clone.sealed().unwrap(), log.sealed().unwrap()] {
+        log.bucket.appender().put(&key, bytes).await.unwrap();
+    }
+    assert_eq!(log.open().await.timeline().latest().lsn, Lsn::new(5), "the clone's segment continues segment 1");
+}
+
+#[tokio::test]
+async fn a_lost_cut_is_named_and_does_not_hide_its_epoch() {
+    let mut log = with_segments(3).await;
+    log.begin_epoch().await;
+    let disk = log.open().await.timeline().disks_at(log.latest())[0].id;
+    log.write(disk, 0, &[1; 512]);
+    log.seal().await;
+    log.bucket.deleter().delete(&key(2, 0)).await.unwrap();
+    let error = log.open_error().await;
+    assert!(matches!(error, Error::Missing { key: k, .. } if k == key(2, 0)), "{error}");
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! Reading images: cost in requests, damage, the cache.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{LogBuilder, noise, open, small_options};
 use std::sync::Arc;
 use tidemark_bucket::{Bucket, Fault, Faults, Op};
 use tidemark_env::Env;
-use tidemark_format::{DiskId, Epoch, ErrorKind, EventBody, KeyFamily, Lsn, ObjectKey, Seq};
+use tidemark_format::{DiskId, Epoch, ErrorKind, EventBody, Lsn, ObjectKey, Seq};
 use tidemark_reader::{DiskImage, Domain, Error, ReaderOptions};
 
 const MIB: usize = 1 << 20;

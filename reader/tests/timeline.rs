@@ -1,5 +1,7 @@
 //! Points in time, versions, changes, exports.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{LogBuilder, START, noise};

@@ -1,5 +1,7 @@
 //! Verification finds all damage, names it, and goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{LogBuilder, noise, small_options};
@@ -107,10 +109,8 @@ async fn a_truncated_or_missing_object_is_found_wherever_it_is() {
         }
         std::fs::remove_file(&path).unwrap();
         let report = dir.verify().await;
-        // Losing the hint harms nobody; the newest segment was acknowledged to nobody behind it.
-        let harmless =
-            path.ends_with("hint") || path == dir.path(segment(2, 3)) || path.ends_with("0002/0000000000000000");
-        assert!(!report.is_clean() || harmless, "{} is missing", path.display());
+        // Losing the hint harms nobody.
+        assert!(!report.is_clean() || path.ends_with("hint"), "{} is missing", path.display());
         std::fs::write(&path, &bytes).unwrap();
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct DiskHistory {
     /// Intervals `from < lsn <= to` that may miss writes.
     losses: Vec<(Lsn, Lsn)>,
     pub(crate) seeds: Vec<SeedPart>,
-    seed_start: Option<Lsn>,
+    seed_starts: Vec<Lsn>,
 }
 
 /// All disks of a domain, and the table of the newest LSN.
@@ -63,6 +63,11 @@ impl DiskHistory {
         }
         let after = self.consistency.partition_point(|(from, _)| *from <= lsn);
         after.checked_sub(1).and_then(|i| self.consistency[i].1)
+    }
+
+    /// The last SEED_START at or before `lsn`.
+    pub(crate) fn seeded_at(&self, lsn: Lsn) -> Option<Lsn> {
+        self.seed_starts.iter().copied().rfind(|start| *start <= lsn)
     }
 
     /// The first LSN from `lsn` on at which the disk can be restored.
@@ -97,7 +102,7 @@ impl Disks {
                 consistency: Vec::new(),
                 losses: Vec::new(),
                 seeds: Vec::new(),
-                seed_start: None,
+                seed_starts: Vec::new(),
             });
             return Ok(());
         }
@@ -106,10 +111,14 @@ impl Disks {
         match &event.body {
             EventBody::DiskResize { blocks, .. } => disk.sizes.push((lsn, *blocks)),
             EventBody::DiskRemove { .. } => disk.removed = Some(lsn),
-            EventBody::SeedStart { .. } => disk.seed_start = Some(lsn),
+            EventBody::SeedStart { .. } => disk.seed_starts.push(lsn),
             EventBody::SeedExtent { base, extent, .. } => {
                 let why = "names a base object before any SEED_START";
-                let start = disk.seed_start.ok_or_else(|| Error::Chain { key, why: format!("lsn {lsn} {why}") })?;
+                let start = disk
+                    .seed_starts
+                    .last()
+                    .copied()
+                    .ok_or_else(|| Error::Chain { key, why: format!("lsn {lsn} {why}") })?;
                 disk.seeds.push(SeedPart { start, named: lsn, base: *base, extent: *extent });
             }
             EventBody::Gap { from, to, .. } => {

@@ -78,8 +78,8 @@ impl Log {
                         format!("it continues log {}/{}, not {}", named.epoch, named.seq, tail.key),
                     ));
                 }
-                //= SPEC.md#reader-rules
-                //#
+                //= SPEC.md#cut
+                //# C-2, C-3
                 if named.header_hash != tail.head.header.header_hash {
                     return Err(broken(&cut, format!("it names another header hash than that of {}", tail.key)));
                 }
@@ -109,8 +109,8 @@ impl Log {
         if next.epoch() != tail.epoch() || Some(next.seq()) != tail.seq().checked_next() {
             return Err(broken(&next, format!("it does not follow {}", tail.key)));
         }
-        //= SPEC.md#reader-rules
-        //#
+        //= SPEC.md#order
+        //# O-3
         if next.head.header.prev_header_hash != tail.head.header.header_hash {
             return Err(broken(&next, format!("it names another header hash than that of {}", tail.key)));
         }
@@ -138,11 +138,9 @@ impl Log {
         }
     }
 
-    /// Highest LSN that any header of the log says was acknowledged.
+    /// Highest LSN that any segment says was acknowledged. CUTs prove nothing.
     pub(crate) fn acked_through(&self) -> Lsn {
-        let cuts = self.epochs.iter().map(|e| &e.cut);
-        // Acknowledgement grows along the log, so the last headers suffice; taking all is as cheap.
-        self.segments.iter().chain(cuts).map(|s| s.head.header.acked_through).max().unwrap_or(Lsn::ZERO)
+        self.segments.iter().map(|s| s.head.header.acked_through).max().unwrap_or(Lsn::ZERO)
     }
 
     /// The segment that holds `lsn`.

@@ -225,7 +225,7 @@ impl Walk {
             return Err(Error::Retracted { was, now });
         }
         //= SPEC.md#reader-rules
-        //#
+        //#
         log.final_through = if confirmed { now } else { log.acked_through().min(now).max(was) };
         Ok(log)
     }
@@ -261,20 +261,25 @@ impl Walk {
         Ok(())
     }
 
-    /// A segment is absent in front of others. Above what was acknowledged, that is how parallel uploads end; below, a
-    /// segment was lost.
+    /// A segment is absent in front of others, or does not continue the one before it. Above what was acknowledged, that is
+    /// how parallel uploads and clones of an owner end; below, a segment was lost.
     fn check_hole(&self, log: &Log) -> Result<()> {
-        let Some(identity) = log.tail().map(|tail| tail.head.header.identity) else { return Ok(()) };
+        let Some(tail) = log.tail() else { return Ok(()) };
+        let identity = tail.head.header.identity;
         let Some(next) = identity.seq.checked_next() else { return Ok(()) };
         let behind = self.known.range((identity.epoch, next)..=(identity.epoch, Seq::new(u64::MAX)));
         let acked = behind.map(|(_, s)| s.head.header.acked_through).max().unwrap_or(Lsn::ZERO);
         //= SPEC.md#reader-rules
-        //#
-        if acked > log.last_lsn() {
-            let key = ObjectKey::Log { epoch: identity.epoch, seq: next };
-            return Err(Error::Missing { key, why: format!("lsn {acked} was acknowledged behind it") });
+        //#
+        if acked <= log.last_lsn() {
+            return Ok(());
         }
-        Ok(())
+        let key = ObjectKey::Log { epoch: identity.epoch, seq: next };
+        let why = format!("lsn {acked} was acknowledged behind it");
+        Err(match self.known.contains_key(&(identity.epoch, next)) {
+            true => Error::Chain { key, why: format!("it does not continue {}, though {why}", tail.key) },
+            false => Error::Missing { key, why },
+        })
     }
 
     /// The newest epoch that has a CUT; 0 if none has.
@@ -325,6 +330,12 @@ impl Walk {
                 self.phase = Phase::Chain { batch: 1 };
                 return Ok(());
             }
+            // Nothing is written in front of a CUT: it was late, or it is lost.
+            let first = ObjectKey::Log { epoch, seq: Seq::new(1) };
+            if self.known.contains_key(&(epoch, Seq::new(1))) || self.damaged.contains_key(&first) {
+                self.queue.push_back(Want { key: ObjectKey::cut(epoch), must: true });
+                return Ok(());
+            }
         }
         let floor = self.base.epochs.last().map_or(0, |e| e.epoch.get());
         if asked_to <= floor {
@@ -333,6 +344,13 @@ impl Walk {
         }
         let low = asked_to.saturating_sub(batch).max(floor);
         self.want_cuts(low, asked_to, None);
+        // Their first segments too: one is needed anyway, and the others prove that no CUT was lost.
+        for number in low + 1..=asked_to {
+            let (epoch, seq) = (Epoch::new(number), Seq::new(1));
+            if !self.known.contains_key(&(epoch, seq)) {
+                self.queue.push_back(Want { key: ObjectKey::Log { epoch, seq }, must: false });
+            }
+        }
         self.phase = Phase::Cuts { next: asked_to, asked_to: low, batch: (batch * 2).min(BATCH_MAX) };
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::object::{Checked, Head};
 use super::{Damage, DamagedBlocks, Found, VerifyReport};
 use crate::core::disks::Disks;
 use std::collections::BTreeMap;
-use tidemark_format::{Claim, Epoch, Event, Lsn, ObjectKey, Role, Seq, Tail};
+use tidemark_format::{Claim, Epoch, Event, Hint, Lsn, ObjectKey, Role, Seq, Tail};
 
 /// All that is known of the objects of a domain.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub(super) struct Findings {
     /// Log segments and CUTs; `None` if not even the header can be read.
     log: BTreeMap<(Epoch, Seq), Option<Head>>,
     bases: BTreeMap<ObjectKey, Option<Head>>,
+    hint: Option<Hint>,
 }
 
 /// Where the chain stands.
@@ -60,8 +61,9 @@ impl Findings {
                     _ => drop(self.bases.insert(key, head)),
                 }
             }
+            (_, Found::Hint(hint)) => self.hint = Some(hint),
             (_, Found::Other) => report.unreferenced.push(key.to_string()),
-            (_, Found::Hint | Found::Claim(_)) => {}
+            (_, Found::Claim(_)) => {}
         }
     }
 
@@ -75,11 +77,12 @@ impl Findings {
             self.judge_cut(*epoch, i.checked_sub(1).map(|i| &chain[i]), &mut place, report);
             let last = match tail {
                 Some(tail) => tail.seq,
-                None => self.open_end(*epoch, newest),
+                None => self.open_end(*epoch, newest, place.expected.map(|(hash, _)| hash)),
             };
             self.judge_epoch(*epoch, last, &mut place, report);
             if newest {
                 self.judge_tail(*epoch, last, &place, report);
+                self.judge_hint(*epoch, last, report);
             }
         }
         if place.last > Lsn::ZERO {
@@ -107,11 +110,9 @@ impl Findings {
     /// The epochs of the log, oldest first, each with the tail that its successor names; `None` for the newest, and where
     /// a damaged CUT hides it.
     fn chain(&self, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
-        let cuts: Vec<Epoch> = self.log.keys().filter(|(_, seq)| seq.get() == 0).map(|(epoch, _)| *epoch).collect();
         let mut chain = Vec::new();
-        let Some(mut epoch) = cuts.last().copied().or_else(|| self.log.keys().map(|(epoch, _)| *epoch).max()) else {
-            return chain;
-        };
+        // Nothing of an epoch is written in front of its CUT, so the newest epoch with any object must have one.
+        let Some(mut epoch) = self.log.keys().map(|(epoch, _)| *epoch).max() else { return chain };
         let mut tail = None;
         loop {
             chain.push((epoch, tail));
@@ -187,19 +188,21 @@ impl Findings {
         place.time = place.time.max(head.header.last_time.get());
     }
 
-    /// Where an epoch ends that no CUT closes: before the first absent segment, or, if its successor's CUT is lost, at the
-    /// last one that there is.
-    fn open_end(&self, epoch: Epoch, newest: bool) -> Seq {
-        let seqs = || self.log.keys().filter(|(e, seq)| *e == epoch && seq.get() > 0).map(|(_, seq)| seq.get());
+    /// Where an epoch ends that no CUT closes: in front of the first segment that is absent or, as after a collision of
+    /// clones, does not continue the one before it. If its successor's CUT is lost: at the last segment that there is.
+    fn open_end(&self, epoch: Epoch, newest: bool, cut_hash: Option<[u8; 32]>) -> Seq {
+        let segments = || self.log.range((epoch, Seq::new(1))..=(epoch, Seq::new(u64::MAX)));
         if !newest {
-            return Seq::new(seqs().max().unwrap_or(0));
+            return segments().next_back().map_or(Seq::new(0), |((_, seq), _)| *seq);
         }
-        let mut last = 0;
-        for seq in seqs() {
-            if seq != last + 1 {
+        let (mut last, mut hash) = (0, cut_hash);
+        for ((_, seq), head) in segments() {
+            let links = head.as_ref().is_none_or(|head| hash.is_none_or(|hash| head.header.prev_header_hash == hash));
+            if seq.get() != last + 1 || !links {
                 break;
             }
-            last = seq;
+            last = seq.get();
+            hash = head.as_ref().map(|head| head.header.header_hash);
         }
         Seq::new(last)
     }
@@ -298,6 +301,13 @@ impl Findings {
             let what = format!("lsn {acked} was acknowledged behind it");
             report.damage.push(missing(key, &what, Some((place.last.next(), acked))));
         }
+    }
+
+    /// A hint names a segment that was durable, so a log that ends before it has lost its end.
+    fn judge_hint(&self, epoch: Epoch, last: Seq, report: &mut VerifyReport) {
+        let Some(hint) = self.hint.filter(|hint| (hint.epoch, hint.seq) > (epoch, last)) else { return };
+        let key = ObjectKey::Log { epoch: hint.epoch, seq: hint.seq };
+        report.damage.push(missing(key, "the hint says that it was durable", None));
     }
 
     fn judge_bases(&mut self, place: &Place, report: &mut VerifyReport) {

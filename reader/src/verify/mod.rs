@@ -147,7 +147,7 @@ pub async fn verify(
 #[derive(Debug)]
 enum Found {
     Claim(Claim),
-    Hint,
+    Hint(Hint),
     Segment(Box<object::Checked>),
     /// Something below `v/` that is not checked.
     Other,
@@ -216,7 +216,7 @@ async fn check(bucket: &ReadOnly, domain: DomainId, key: ObjectKey, len: u64, ab
                 Err(error) => Found::Damaged(error.to_string()),
             }),
             ObjectKey::Hint => bucket.get(&key).await.map(|bytes| match Hint::decode(&bytes, domain) {
-                Ok(_) => Found::Hint,
+                Ok(hint) => Found::Hint(hint),
                 Err(error) => Found::Damaged(error.to_string()),
             }),
         };

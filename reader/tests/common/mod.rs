@@ -1,5 +1,5 @@
 //! Builds small buckets with the codec alone: what a writer would leave behind, without a writer.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test file uses its part")]
 
 use bytes::Bytes;
 use std::time::Duration;
