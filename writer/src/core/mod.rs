@@ -7,6 +7,8 @@ pub(crate) mod disks;
 pub(crate) mod layout;
 pub(crate) mod log;
 pub(crate) mod opening;
+#[cfg(test)]
+mod sim;
 
 use std::time::Duration;
 use tidemark_format::TimeNs;

@@ -47,6 +47,8 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self) {
+        // Aborted or panicked: whoever waits is told.
+        let _last = LastWord(self.shared.clone());
         let mut finished = None;
         loop {
             let (effects, sleep, drained) = self.step(finished.take());
@@ -232,6 +234,16 @@ impl Driver {
         self.shared.publish();
         self.shared.durability.stopped(&why);
         self.shared.room.close();
+    }
+}
+
+/// Ends all waiting when the driver ends, however it ends.
+struct LastWord(Arc<Shared>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.durability.stopped(&Error::Closed);
+        self.0.room.close();
     }
 }
 

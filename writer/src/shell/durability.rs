@@ -23,7 +23,7 @@ pub(crate) trait Durability: Send + Sync {
     fn logged(&self, lsn: Lsn, what: &Submission);
     /// Everything through `lsn` is committed to the bucket.
     fn committed(&self, lsn: Lsn);
-    /// Nothing more will be committed.
+    /// Nothing more will be committed. The first reason counts.
     fn stopped(&self, why: &Error);
     /// Follows the promise.
     fn promise(&self) -> watch::Receiver<Promise>;
@@ -47,7 +47,11 @@ impl Durability for BucketCommit {
     }
 
     fn stopped(&self, why: &Error) {
-        self.0.send_modify(|promise| promise.stopped = Some(why.clone()));
+        self.0.send_if_modified(|promise| {
+            let first = promise.stopped.is_none();
+            promise.stopped.get_or_insert_with(|| why.clone());
+            first
+        });
     }
 
     fn promise(&self) -> watch::Receiver<Promise> {

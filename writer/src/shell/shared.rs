@@ -82,7 +82,10 @@ impl Shared {
         if let Ok(room) = self.room.try_acquire_many(units) {
             return Ok(room);
         }
-        self.room.acquire_many(units).await.map_err(|_| self.log().stopped().cloned().unwrap_or(Error::Closed))
+        self.room.acquire_many(units).await.map_err(|_| {
+            let stopped = self.durability.promise().borrow().stopped.clone();
+            stopped.unwrap_or(Error::Closed)
+        })
     }
 
     /// Logs one piece. The log will release the room that it takes.
