@@ -2,12 +2,13 @@
 
 use crate::dir::DirStore;
 use crate::dispatch::Dispatch;
-use crate::error::{Cause, Error, Result};
+use crate::error::Result;
 use crate::faults::{Faults, FaultyStore};
 use crate::handles::{Appender, Deleter, Pinner, ReadOnly};
 use crate::memory::MemoryStore;
 use crate::meter::Meter;
 use crate::options::BucketOptions;
+use crate::remote::RemoteStore;
 use crate::store::Store;
 use crate::url::{BucketUrl, Place};
 use std::fmt;
@@ -22,15 +23,13 @@ pub struct Bucket {
 impl Bucket {
     /// The bucket that `url` names. Sends no request: a wrong name shows at the first one.
     pub fn open(url: &BucketUrl, options: &BucketOptions) -> Result<Self> {
+        let location: Arc<str> = url.to_string().into();
         let store: Arc<dyn Store> = match url.place() {
             Place::Memory { name } => MemoryStore::named(name),
             Place::File { root } => Arc::new(DirStore::new(root, options.entropy.clone())),
-            _ => {
-                let what = "this kind of store is not built yet".to_owned();
-                return Err(Error::Setup { location: url.to_string().into(), what, source: Cause::new("unsupported") });
-            }
+            remote => Arc::new(RemoteStore::new(remote, &location, options)?),
         };
-        Ok(Self::over(store, url.to_string(), options.clone()))
+        Ok(Self::over(store, location, options.clone()))
     }
 
     /// A new, empty bucket in memory with the default options.
@@ -40,11 +39,11 @@ impl Bucket {
 
     /// A new, empty bucket in memory.
     pub fn memory_with(options: BucketOptions) -> Self {
-        Self::over(Arc::new(MemoryStore::default()), "memory:".to_owned(), options)
+        Self::over(Arc::new(MemoryStore::default()), "memory:".into(), options)
     }
 
-    fn over(store: Arc<dyn Store>, location: String, options: BucketOptions) -> Self {
-        Self { dispatch: Arc::new(Dispatch::new(store, location.into(), options)) }
+    fn over(store: Arc<dyn Store>, location: Arc<str>, options: BucketOptions) -> Self {
+        Self { dispatch: Arc::new(Dispatch::new(store, location, options)) }
     }
 
     /// The right to read.

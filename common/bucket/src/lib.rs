@@ -18,6 +18,7 @@ mod meter;
 mod options;
 mod pieces;
 mod probe;
+mod remote;
 mod store;
 mod url;
 
@@ -26,7 +27,7 @@ pub use error::{At, Cause, Error, Result};
 pub use faults::{Fault, Faults};
 pub use handles::{Appender, Created, Deleter, Pinner, PutOutcome, ReadOnly};
 pub use meter::{Count, Meter, MeterSnapshot, Op};
-pub use options::BucketOptions;
+pub use options::{BucketOptions, S3Key};
 pub use pieces::Pieces;
 pub use probe::{Attestation, Check, StoreMode, attach_probe};
 pub use url::BucketUrl;

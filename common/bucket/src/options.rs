@@ -24,8 +24,25 @@ pub struct BucketOptions {
     pub backoff_first: Duration,
     /// Longest wait between two attempts.
     pub backoff_max: Duration,
+    /// Credentials for `s3://` in place of those of the environment or the profile.
+    pub s3_key: Option<S3Key>,
     /// Chance, for waits and for names of temporary files.
     pub entropy: Arc<dyn Entropy>,
+}
+
+/// An access key of S3, for programs that embed us and keep their secrets elsewhere than in the environment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3Key {
+    /// Its name.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+impl fmt::Debug for S3Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Key({}, ***)", self.id)
+    }
 }
 
 impl Default for BucketOptions {
@@ -39,6 +56,7 @@ impl Default for BucketOptions {
             attempts_max: 12,
             backoff_first: Duration::from_millis(50),
             backoff_max: Duration::from_secs(5),
+            s3_key: None,
             entropy: Arc::new(SystemEntropy),
         }
     }
@@ -55,6 +73,7 @@ impl fmt::Debug for BucketOptions {
             .field("attempts_max", &self.attempts_max)
             .field("backoff_first", &self.backoff_first)
             .field("backoff_max", &self.backoff_max)
+            .field("s3_key", &self.s3_key)
             .finish_non_exhaustive()
     }
 }

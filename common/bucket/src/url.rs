@@ -100,9 +100,6 @@ fn parse(text: &str) -> Result<Place, String> {
         return Err("a port belongs into ?endpoint=http://HOST:PORT".to_owned());
     }
     let prefix = decode(url.path())?.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
-    if prefix.split('/').any(|part| part == "." || part == "..") {
-        return Err("its prefix has a '.' or '..' part".to_owned());
-    }
     let Params { server, region, path_style } = params;
     match url.scheme() {
         "s3" => Ok(Place::S3 { bucket: name, prefix, server, region, path_style }),
@@ -159,6 +156,12 @@ fn decode(path: &str) -> Result<String, String> {
     decoded.filter(|text| !text.contains(['\0', '\u{fffd}'])).ok_or_else(|| "its path is not text".to_owned())
 }
 
+/// `text` as it may stand in a path or a query, with as much of it legible as possible.
+fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@!$,;*'()".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// `text` for an error message: what may be a secret is cut out, well-formed URL or not.
 fn redact(text: &str) -> String {
     let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
@@ -190,23 +193,117 @@ impl fmt::Display for BucketUrl {
             Place::Azblob { container, prefix, server } => ("azblob", container, prefix, server),
             Place::Gcs { bucket, prefix, server } => ("gs", bucket, prefix, server),
         };
-        let mut params = url::form_urlencoded::Serializer::new(String::new());
+        let mut params = Vec::new();
+        let mut add = |name: &str, value: &str| params.push(format!("{name}={}", escape(value)));
         if let Some(endpoint) = &server.endpoint {
-            params.append_pair("endpoint", endpoint);
+            add("endpoint", endpoint);
         }
         if let Place::S3 { region, path_style, .. } = &self.place {
             if let Some(region) = region {
-                params.append_pair("region", region);
+                add("region", region);
             }
             if let Some(path_style) = path_style {
-                params.append_pair("path_style", &path_style.to_string());
+                add("path_style", &path_style.to_string());
             }
         }
         if let Some(ca) = &server.ca {
-            params.append_pair("ca", &ca.to_string_lossy());
+            add("ca", &ca.to_string_lossy());
         }
-        let (params, slash) = (params.finish(), if prefix.is_empty() { "" } else { "/" });
+        let (params, slash) = (params.join("&"), if prefix.is_empty() { "" } else { "/" });
         let question = if params.is_empty() { "" } else { "?" };
+        let prefix = escape(prefix);
         write!(f, "{scheme}://{bucket}{slash}{prefix}{question}{params}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_format::ErrorKind;
+
+    fn place(text: &str) -> Place {
+        text.parse::<BucketUrl>().unwrap_or_else(|error| panic!("{text}: {error}")).place
+    }
+
+    #[test]
+    fn urls_of_every_kind_are_understood() {
+        assert_eq!(place("memory:demo"), Place::Memory { name: "demo".to_owned() });
+        assert_eq!(place("file:///a/b%20c"), Place::File { root: "/a/b c".into() });
+        assert_eq!(place("/a/b c"), Place::File { root: "/a/b c".into() });
+        let Place::File { root } = place("relative/dir") else { panic!("not a file") };
+        assert!(root.is_absolute() && root.ends_with("relative/dir"), "{}", root.display());
+        assert_eq!(
+            place("s3://bucket/a/b?endpoint=https://host:9000/&region=eu-west-1&path_style=false&ca=/etc/ca.pem"),
+            Place::S3 {
+                bucket: "bucket".to_owned(),
+                prefix: "a/b".to_owned(),
+                server: Server { endpoint: Some("https://host:9000".to_owned()), ca: Some("/etc/ca.pem".into()) },
+                region: Some("eu-west-1".to_owned()),
+                path_style: Some(false),
+            }
+        );
+        let azblob = Place::Azblob { container: "c".to_owned(), prefix: String::new(), server: Server::default() };
+        assert_eq!(place("azblob://c/"), azblob);
+        let gcs = Place::Gcs { bucket: "b".to_owned(), prefix: "p q".to_owned(), server: Server::default() };
+        assert_eq!(place("gs://b//p%20q/"), gcs);
+    }
+
+    #[test]
+    fn a_url_reads_back_as_shown() {
+        for text in [
+            "memory:demo",
+            "file:///a/b%20c",
+            "s3://bucket",
+            "s3://bucket/a%20b/c",
+            "s3://bucket/a?endpoint=http://127.0.0.1:8333&region=r&path_style=true&ca=/x%20y/ca.pem",
+            "azblob://c/p?endpoint=https://account.blob.core.windows.net",
+            "gs://b/p",
+        ] {
+            let url: BucketUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), text);
+            assert_eq!(url.to_string().parse::<BucketUrl>().unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn secrets_in_a_url_are_refused_and_never_shown() {
+        for text in [
+            "s3://AKID:SECRET@bucket/prefix",
+            "s3://SECRET@bucket",
+            "s3://bucket?access_key=SECRET",
+            "s3://bucket?secret_access_key=SECRET&region=r",
+            "s3://bucket?ACCESS_KEY_ID=SECRET",
+            "s3://bucket?endpoint=https://user:SECRET@host",
+            "s3://bucket?endpoint=https://host/?sig=SECRET",
+            "azblob://c/p?sig=SECRET",
+            "azblob://c?sas_token=SECRET",
+            "gs://b?credential=SECRET",
+            "s3://bucket?unknown=SECRET",
+            "s3://AKID:SECRET@:x",
+        ] {
+            let error = text.parse::<BucketUrl>().unwrap_err();
+            assert!(!error.to_string().contains("SECRET"), "{text}: {error}");
+            assert_eq!(error.kind(), ErrorKind::FixRequest);
+            assert!(error.hint().is_some_and(|hint| hint.contains("environment")));
+        }
+    }
+
+    #[test]
+    fn what_names_no_bucket_is_refused() {
+        for text in [
+            "",
+            "s3://",
+            "s3:///prefix",
+            "ftp://host/x",
+            "s3://bucket:9000/x",
+            "s3://b?path_style=maybe",
+            "s3://b?endpoint=host:9000",
+            "azblob://c?region=r",
+            "file://host/x",
+            "file:///x?y=z",
+            "s3://b#x",
+        ] {
+            assert!(text.parse::<BucketUrl>().is_err(), "{text}");
+        }
     }
 }

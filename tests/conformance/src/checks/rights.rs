@@ -1,0 +1,52 @@
+//! Rights and the meter: ours to keep, whatever the store.
+
+use super::{Outcome, claim, ensure, fails, log, noise};
+use tidemark_bucket::{Bucket, Count, Created, Op};
+use tidemark_format::{ErrorKind, KeyFamily, ObjectKey};
+
+pub(super) async fn claims_and_genesis_are_never_deleted(bucket: Bucket) -> Outcome {
+    for key in [ObjectKey::Genesis, claim(1)] {
+        ensure!(bucket.appender().create(&key, "stays").await? == Created::New, "{key} exists");
+        fails(bucket.deleter().delete(&key).await, ErrorKind::FixRequest, &format!("delete {key}"))?;
+        ensure!(bucket.read_only().get(&key).await? == "stays", "{key} is gone");
+    }
+    Ok(())
+}
+
+pub(super) async fn an_appender_writes_each_family_its_own_way(bucket: Bucket) -> Outcome {
+    let appender = bucket.appender();
+    for key in [ObjectKey::Genesis, claim(1), ObjectKey::Hint] {
+        fails(appender.put(&key, "x").await, ErrorKind::FixRequest, &format!("put {key}"))?;
+    }
+    for key in [log(1), ObjectKey::Hint] {
+        fails(appender.create(&key, "x").await, ErrorKind::FixRequest, &format!("create {key}"))?;
+    }
+    ensure!(bucket.meter().snapshot().iter().count() == 0, "a refused request was sent");
+    Ok(())
+}
+
+pub(super) async fn a_pinner_writes_below_v_only(bucket: Bucket) -> Outcome {
+    let pinner = bucket.pinner();
+    for key in [ObjectKey::Genesis, claim(1), log(1)] {
+        fails(pinner.put(&key, "x").await, ErrorKind::FixRequest, &format!("put {key}"))?;
+    }
+    pinner.put(&ObjectKey::Hint, "x").await?;
+    Ok(())
+}
+
+pub(super) async fn the_meter_counts_each_request_once(bucket: Bucket) -> Outcome {
+    let (appender, body) = (bucket.appender(), noise(1, 5000));
+    appender.put(&log(1), body).await?;
+    let before = bucket.meter().snapshot();
+    appender.get_range(&log(1), 100..1100).await?;
+    appender.get_prefix(&log(1), 512).await?;
+    appender.get(&log(1)).await?;
+    let _ = appender.create(&claim(1), "0123456789").await?;
+    let counted = bucket.meter().snapshot().since(&before);
+    let gets = counted.get(Op::Get, KeyFamily::Log);
+    ensure!(gets == Count { requests: 3, bytes: 1000 + 512 + 5000 }, "gets: {gets:?}");
+    let puts = counted.get(Op::Put, KeyFamily::Claim);
+    ensure!(puts == Count { requests: 1, bytes: 10 }, "puts: {puts:?}");
+    ensure!(counted.iter().count() == 2, "more: {counted}");
+    Ok(())
+}

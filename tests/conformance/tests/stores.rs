@@ -1,0 +1,60 @@
+//! The suite on every store that is built in or can be installed, and the refusal of one that lies.
+
+use tidemark_bucket::{Attestation, Bucket, BucketOptions, BucketUrl, Check, Error, StoreMode, attach_probe};
+use tidemark_conformance::{LyingS3, SeaweedFs, Tls, suite};
+use tidemark_env::SystemEntropy;
+use tidemark_format::{ErrorKind, ObjectKey};
+
+async fn keeps_every_promise(fresh: impl FnMut(usize) -> Bucket) {
+    let broken = suite(fresh).await;
+    let list: Vec<_> = broken.iter().map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{} broken promises:\n{}", list.len(), list.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn memory_keeps_every_promise() {
+    keeps_every_promise(|_| Bucket::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_directory_keeps_every_promise() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |n: usize| Bucket::open(&BucketUrl::file(dir.path().join(n.to_string())), &BucketOptions::default());
+    keeps_every_promise(|n| {
+        let bucket = open(n).unwrap();
+        std::fs::create_dir(dir.path().join(n.to_string())).unwrap();
+        bucket
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_real_s3_server_keeps_every_promise() {
+    let server = SeaweedFs::start();
+    keeps_every_promise(|n| server.bucket(&format!("check/{n}"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_where_the_url_names_it_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = SeaweedFs::start_tls(&Tls::make(dir.path()));
+    let bucket = server.bucket("tls");
+    assert_eq!(attach_probe(&bucket.appender(), &SystemEntropy, Attestation::None).await.unwrap(), StoreMode::Cas);
+
+    let unknown = format!("s3://{}/tls?endpoint={}&region=us-east-1", SeaweedFs::BUCKET, server.endpoint());
+    let strict = Bucket::open(&unknown.parse().unwrap(), &SeaweedFs::options()).unwrap();
+    let error = strict.read_only().get(&ObjectKey::Genesis).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_ignores_conditions_is_refused_unless_a_single_writer_is_attested() {
+    let server = LyingS3::start();
+    let appender = server.bucket("domain").appender();
+    let error = attach_probe(&appender, &SystemEntropy, Attestation::None).await.unwrap_err();
+    assert!(matches!(error, Error::Liar { check: Check::SecondCreateWins, .. }), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::FixRequest);
+    assert!(error.hint().is_some_and(|hint| hint.contains("attest")));
+    let mode = attach_probe(&appender, &SystemEntropy, Attestation::SingleWriterAttested).await.unwrap();
+    assert_eq!(mode, StoreMode::AttestedSingle);
+}
