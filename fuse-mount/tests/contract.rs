@@ -1,5 +1,7 @@
 //! docs/contract.md and the tests say the same: each paragraph names tests that exist, each test is named.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot set up must fail it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

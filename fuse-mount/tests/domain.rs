@@ -1,6 +1,8 @@
 //! A domain's history through the real kernel: files, links and directories as any program sees them.
 //! Needs root and /dev/fuse; without them these tests fail.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot set up must fail it")]
+
 #[path = "../../reader/tests/common/mod.rs"]
 mod common;
 

@@ -1,5 +1,7 @@
 //! The tree of a domain's history, asked directly: no FUSE, no kernel.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot set up must fail it")]
+
 #[path = "../../reader/tests/common/mod.rs"]
 mod common;
 
