@@ -25,6 +25,8 @@ pub async fn create_domain(bucket: &Appender, name: &str, env: &Env) -> Result<G
         created: env.clock.wall(),
         features: Features::default(),
     };
+    //= SPEC.md#genesis
+    //# G-2
     match bucket.create(&ObjectKey::Genesis, genesis.encode()).await {
         Ok(Created::New) => Ok(genesis),
         Ok(Created::Exists) => {
@@ -52,6 +54,8 @@ pub async fn open_domain(bucket: &ReadOnly) -> Result<Genesis> {
 /// Refuses to write to a domain that needs more than this writer knows.
 pub(crate) fn check_writable(genesis: &Genesis) -> Result<()> {
     match genesis.features.write & !KNOWN_WRITE_FEATURES {
+        //= SPEC.md#versions
+        //# V-4
         0 => Ok(()),
         bits => Err(Error::WriteFeatures { bits }),
     }

@@ -234,6 +234,8 @@ async fn put_base(
         freeze(&draft, data)
     });
     let Frozen { object, header_hash } = freezing.await.map_err(|_| Error::Closed)?.map_err(seal)?;
+    //= SPEC.md#events
+    //# E-5
     if put_owned(&shared, &bucket, key, &object).await.is_err() {
         let fenced = Error::Fenced { epoch: identity.epoch, cause: FenceCause::EpochCollision };
         return Err(shared.log().stopped().cloned().unwrap_or(fenced));

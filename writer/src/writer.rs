@@ -145,6 +145,8 @@ impl DomainWriter {
         options.check()?;
         let genesis = open_domain(&bucket).await?;
         check_writable(&genesis)?;
+        //= SPEC.md#store-assumptions
+        //# S-1
         let mode = attach(&bucket, &options, &env).await?;
         let mut salt = [0; 32];
         env.entropy.fill(&mut salt);
@@ -282,6 +284,8 @@ impl DomainWriter {
         let plan = |log: &Log| {
             let before = log.disks().get(disk)?.blocks;
             let mut plan = vec![Submission::Event(EventBody::DiskResize { disk, blocks })];
+            //= SPEC.md#events
+            //# E-4
             plan.extend(zeros(disk, before, blocks.saturating_sub(before)));
             Ok(plan)
         };

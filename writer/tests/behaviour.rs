@@ -6,11 +6,15 @@ use bytes::Bytes;
 use common::{BLOCK, History, START, block_on, domain, options, writer};
 use futures::stream;
 use std::time::Duration;
-use tidemark_bucket::{Faults, Op};
+use tidemark_bucket::{Fault, Faults, Op};
 use tidemark_env::{Entropy, Env, SeededEntropy};
-use tidemark_format::{DiskId, ErrorKind, EventBody, KeyFamily, Level, Lsn, ObjectKey, TimeNs};
+use tidemark_format::{
+    Claim, ClaimMode, DiskId, DomainId, Epoch, ErrorKind, EventBody, Expect, Features, Genesis, KeyFamily, Level, Lsn,
+    ObjectKey, TimeNs,
+};
 use tidemark_writer::{
-    Content, DomainWriter, Error, NewDisk, Request, SeedPiece, WRITE_BYTES_MAX, When, WriterOptions, create_domain,
+    Attach, Content, DomainWriter, Error, NewDisk, Request, SeedPiece, WRITE_BYTES_MAX, When, WriterOptions,
+    create_domain, open_domain,
 };
 
 const MIB: u64 = 1 << 20;
@@ -164,6 +168,8 @@ fn times_never_go_back_whoever_gives_them() {
     });
 }
 
+//= SPEC.md#events
+//# E-5
 #[test]
 fn a_seeded_disk_reads_as_it_was_beneath_what_was_written_since() {
     block_on(async {
@@ -262,6 +268,8 @@ fn many_starts_find_the_newest_claim_with_few_requests() {
     });
 }
 
+//= SPEC.md#genesis
+//# G-2
 #[test]
 fn a_bucket_holds_one_domain_and_a_writer_needs_one() {
     block_on(async {
@@ -271,7 +279,7 @@ fn a_bucket_holds_one_domain_and_a_writer_needs_one() {
         let made = create_domain(&bucket.appender(), "one", &Env::system()).await.unwrap();
         let error = create_domain(&bucket.appender(), "two", &Env::system()).await.unwrap_err();
         assert!(matches!(error, Error::DomainExists { domain, .. } if domain == made.domain));
-        let probing = WriterOptions { attach: tidemark_writer::Attach::Probe, ..options() };
+        let probing = WriterOptions { attach: Attach::Probe, ..options() };
         DomainWriter::open(bucket.appender(), probing, Env::system()).await.unwrap().close().await.unwrap();
     });
 }
@@ -285,5 +293,46 @@ fn dropping_a_writer_ends_the_waiting_of_its_tickets() {
         let (_, ticket) = writer.submit_disk_add(&disk("a", 512), Content::Blank, When::Now).await.unwrap();
         drop(writer);
         assert!(matches!(ticket.committed().await, Err(Error::Closed)));
+    });
+}
+
+//= SPEC.md#store-assumptions
+//# S-1
+#[test]
+fn fault_a_store_whose_create_overwrites_is_refused_before_a_claim_unless_the_writer_is_attested_to_be_alone() {
+    block_on(async {
+        let bucket = domain().await;
+        let lying = bucket.with_faults(Faults::seeded(1).on("", Op::Put, Fault::IgnoreCondition, 1.0));
+        let probing = WriterOptions { attach: Attach::Probe, ..options() };
+        let error = DomainWriter::open(lying.appender(), probing, Env::system()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FixRequest, "{error}");
+        let first = ObjectKey::writer_claim(Epoch::new(1));
+        assert_eq!(bucket.read_only().get(&first).await.unwrap_err().kind(), ErrorKind::NotFound);
+        let attested = WriterOptions { attach: Attach::AttestedSingle, ..options() };
+        DomainWriter::open(lying.appender(), attested, Env::system()).await.unwrap().close().await.unwrap();
+        let claim = bucket.read_only().get(&first).await.unwrap();
+        let domain = open_domain(&bucket.read_only()).await.unwrap().domain;
+        let claim = Claim::decode(&claim, &Expect { domain, key: first }).unwrap();
+        assert_eq!(claim.mode, ClaimMode::AttestedSingle);
+    });
+}
+
+//= SPEC.md#versions
+//# V-4
+#[test]
+fn a_domain_that_needs_an_unknown_write_feature_is_not_written_to() {
+    block_on(async {
+        let bucket = tidemark_bucket::Bucket::memory();
+        let genesis = Genesis {
+            domain: DomainId::new([1; 16]),
+            name: "later".into(),
+            created: START,
+            features: Features { write: 4, ..Features::default() },
+        };
+        let _new = bucket.appender().create(&ObjectKey::Genesis, genesis.encode()).await.unwrap();
+        let error = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap_err();
+        assert!(matches!(error, Error::WriteFeatures { bits: 4 }), "{error:?}");
+        let first = ObjectKey::writer_claim(Epoch::new(1));
+        assert_eq!(bucket.read_only().get(&first).await.unwrap_err().kind(), ErrorKind::NotFound);
     });
 }

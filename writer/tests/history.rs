@@ -12,6 +12,8 @@ use tidemark_writer::DomainWriter;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
+    //= SPEC.md#events
+    //# E-4
     #[test]
     fn prop_every_lsn_over_several_writers_equals_the_model(
         ops in any_ops(OpsShape::default()),

@@ -1,5 +1,7 @@
 //! Writers that die, stall or race: no acknowledged write is lost, and nothing that nobody asked for appears.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use bytes::Bytes;
@@ -113,6 +115,10 @@ async fn write_until_stopped(writer: &DomainWriter, ledger: &Ledger, dice: &Seed
     }
 }
 
+//= SPEC.md#commit-rules
+//# F-1, F-6
+//= SPEC.md#order
+//# O-4
 #[test]
 fn fault_racing_writers_leave_one_survivor_and_lose_nothing() {
     block_on(async {
@@ -148,6 +154,10 @@ fn fault_racing_writers_leave_one_survivor_and_lose_nothing() {
     });
 }
 
+//= SPEC.md#commit-rules
+//# F-2, F-3, F-6
+//= SPEC.md#store-assumptions
+//# S-2
 #[test]
 fn fault_a_stalled_writer_that_wakes_after_a_takeover_acknowledges_nothing() {
     block_on(async {
@@ -174,6 +184,8 @@ fn fault_a_stalled_writer_that_wakes_after_a_takeover_acknowledges_nothing() {
     });
 }
 
+//= SPEC.md#commit-rules
+//# F-7
 #[test]
 fn fault_a_cloned_writer_stops_at_the_first_object_that_is_not_its_own() {
     block_on(async {
@@ -215,6 +227,12 @@ fn live(bucket: &Bucket, ledger: &Ledger, seed: u64) {
     runtime.shutdown_background();
 }
 
+//= SPEC.md#commit-rules
+//# F-5
+//= SPEC.md#keys
+//# K-1
+//= SPEC.md#order
+//# O-3
 #[test]
 fn fault_crashes_at_random_moments_lose_no_acknowledged_write() {
     let bucket = block_on(domain_with_disk());

@@ -265,6 +265,8 @@ impl Log {
     /// The order of calls is the order of LSNs, so of two overlapping writes the later call wins, wherever they meet.
     pub(crate) fn submit(&mut self, now: Now, at: Option<TimeNs>, what: Submission) -> Result<(Lsn, TimeNs)> {
         self.admit(&what)?;
+        //= SPEC.md#order
+        //# O-4
         let lsn = self.next_lsn;
         let time = floor_to_tick(at.unwrap_or(now.wall), self.tick_ns).max(self.last_time);
         let open = self.open.get_or_insert_with(|| Open {
@@ -355,6 +357,8 @@ impl Log {
                 let freed = std::mem::take(&mut state.units);
                 self.release(freed);
             }
+            //= SPEC.md#commit-rules
+            //# F-7
             Done::Collision => self.stop(Error::Fenced { epoch: self.epoch, cause: FenceCause::EpochCollision }),
             Done::ClaimSeen { present: true } => {
                 self.stop(Error::Fenced { epoch: self.epoch, cause: FenceCause::NewerClaim });
@@ -421,7 +425,9 @@ impl Log {
             let (prev_header_hash, acked_through) = (self.header_hash, self.committed);
             self.effects.push_back(Effect::Seal { seq: state.seq, prev_header_hash, acked_through });
         }
-        // F6: only now that these PUTs have ended may the look at the next claim begin.
+        // Only now that these PUTs have ended may the look at the next claim begin.
+        //= SPEC.md#commit-rules
+        //# F-6
         let through = self.in_flight.iter().take_while(|s| s.stage == Stage::Put).last().map(|s| s.seq);
         if let Some(through) = through.filter(|_| self.checking.is_none()) {
             self.checking = Some(through);

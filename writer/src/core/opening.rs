@@ -146,6 +146,8 @@ impl Opening {
             (Step::Hint, _) => Step::Search { present: 0, absent: None, probe: 1, stride: 1 },
             (Step::Search { absent, probe, stride, .. }, Answer::Found(_)) => search(probe, absent, stride),
             (Step::Search { present, probe, stride, .. }, Answer::Absent) => search(present, Some(probe), stride),
+            //= SPEC.md#commit-rules
+            //# F-1
             (Step::Claim(epoch), Answer::Created) => self.claimed(epoch)?,
             (Step::Claim(epoch), Answer::Unclear) => Step::Unclear(epoch),
             (Step::Claim(epoch), Answer::Exists) => Step::Claim(epoch.next()),
@@ -168,6 +170,8 @@ impl Opening {
             }
             (Step::PutCut, Answer::Put) => Step::Recheck,
             (Step::PutCut, Answer::Collision) => return Err(self.fenced(FenceCause::EpochCollision)),
+            //= SPEC.md#commit-rules
+            //# F-4
             (Step::Recheck, Answer::Absent) => Step::Done,
             (Step::Recheck, Answer::Found(_)) => return Err(self.fenced(FenceCause::NewerClaim)),
             (step, answer) => unreachable!("{answer:?} is no answer to {step:?}"),
@@ -197,6 +201,8 @@ impl Opening {
     fn find_cut_below(&mut self, epoch: Epoch) -> Result<Step> {
         match epoch.get() {
             0 | 1 => self.seal(),
+            //= SPEC.md#commit-rules
+            //# F-2
             n => Ok(Step::FindCut(Epoch::new(n - 1))),
         }
     }
@@ -236,6 +242,8 @@ impl Opening {
             self.refuse_proof(&head)?;
             return Ok(self.beyond(2));
         }
+        //= SPEC.md#order
+        //# O-3
         if header.first_lsn != self.log.next_lsn {
             return Err(Error::Chain { key, why: "its first lsn is not the next one" });
         }
@@ -293,6 +301,8 @@ impl Opening {
         let draft = CutDraft { identity, cut: &cut, time, tick_ns: TICK_NS_DEFAULT, salt: self.inputs.salt };
         let key = ObjectKey::cut(self.epoch);
         self.cut = Some(seal_cut(&draft).map_err(|source| Error::Seal { key, source })?);
+        //= SPEC.md#commit-rules
+        //# F-3
         Ok(Step::PutCut)
     }
 }

@@ -301,6 +301,8 @@ fn simulate(seed: u64) -> usize {
     count
 }
 
+//= SPEC.md#commit-rules
+//# F-1, F-2, F-3, F-4, F-5, F-6
 #[test]
 fn sim_writers_that_stall_race_and_lose_answers_keep_every_acknowledged_write() {
     let acknowledged: usize = (0..400).map(simulate).sum();

@@ -182,7 +182,11 @@ impl Driver {
     }
 
     fn put(&mut self, seq: Seq) {
-        // F5: these bytes are frozen; every attempt sends the same.
+        // These bytes are frozen; every attempt sends the same.
+        //= SPEC.md#commit-rules
+        //# F-5
+        //= SPEC.md#keys
+        //# K-1
         let object = self.frozen.get(&seq).expect("it is put after it was sealed").clone();
         let key = ObjectKey::Log { epoch: self.shared.epoch, seq };
         let (shared, bucket) = (self.shared.clone(), self.bucket.clone());

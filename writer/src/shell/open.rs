@@ -21,6 +21,8 @@ pub(crate) async fn take_over(bucket: &Appender, inputs: Inputs) -> Result<Start
         let answer = match request {
             Request::Get(key) => match bucket.get(&key).await {
                 Ok(bytes) => Answer::Found(bytes.into()),
+                //= SPEC.md#store-assumptions
+                //# S-2
                 Err(e) if e.kind() == ErrorKind::NotFound || key == ObjectKey::Hint => Answer::Absent,
                 Err(e) => return Err(Error::store("look for the newest claim", e)),
             },
