@@ -384,11 +384,13 @@ impl SegmentHeader {
             //= SPEC.md#cut
             //# C-4
             SegmentKind::Cut => self.acked_through == Lsn::ZERO,
-            SegmentKind::Log => self.acked_through < self.first_lsn,
-            SegmentKind::Base => true,
+            SegmentKind::Log | SegmentKind::Base => self.acked_through < self.first_lsn,
         };
         if !acked_ok {
             return field("acked_through", self.acked_through.get());
+        }
+        if kind == SegmentKind::Base && self.prev_header_hash != [0; 32] {
+            return field("prev_header_hash", 1);
         }
         Ok(())
     }

@@ -208,6 +208,13 @@ impl PackedIndex {
                 if previous.is_some_and(|before| key(&before) >= key(&row)) {
                     return Err(bad("out of (disk, block, lsn) order"));
                 }
+                // Complete for a base segment, whose rows all have one LSN; `check_dense` does the rest for the log.
+                let shares = |before: Row| before.lsn == row.lsn && before.disk == row.disk;
+                //= SPEC.md#index
+                //# I-3
+                if previous.is_some_and(|before| shares(before) && before.extent.overlaps(row.extent)) {
+                    return Err(bad("shares a block with its own write"));
+                }
                 previous = Some(row);
                 end = end.max(row.extent.end());
                 if row.kind == RowKind::Data {

@@ -295,8 +295,9 @@ fn end_of_numbers() -> Vector {
     )
 }
 
-fn bases() -> Vec<Vector> {
-    let base = |role, epoch, seq| Sample {
+/// A base segment of two runs of data with zeros between.
+pub(super) fn base_bytes(role: Role, epoch: u64, seq: u64) -> Vec<u8> {
+    Sample {
         identity: SegmentIdentity { role, ..identity(SegmentKind::Base, epoch, seq) },
         acked: 0,
         rows: vec![
@@ -306,13 +307,17 @@ fn bases() -> Vec<Vector> {
         ],
         frames: vec![text(6 * 512, "base ")],
         ..Sample::log(seq, 30, 30)
-    };
+    }
+    .seal()
+}
+
+fn bases() -> Vec<Vector> {
     let key = |role, epoch, seq| ObjectKey::Base { role, epoch: Epoch::new(epoch), seq: Seq::new(seq) };
     let about = "what a disk held when its protection began; all rows at the LSN of the SEED_START";
-    let by_writer = vector("base-writer", about, &["R-1"], key(Role::Writer, 2, 1), base(Role::Writer, 2, 1).seal());
+    let by_writer = vector("base-writer", about, &["R-1"], key(Role::Writer, 2, 1), base_bytes(Role::Writer, 2, 1));
     let about = "a base segment of the maintenance role, seq 0";
     let key = key(Role::Maintenance, 5, 0);
-    let by_maintenance = vector("base-maintenance", about, &["R-1"], key, base(Role::Maintenance, 5, 0).seal());
+    let by_maintenance = vector("base-maintenance", about, &["R-1"], key, base_bytes(Role::Maintenance, 5, 0));
     vec![by_writer, by_maintenance]
 }
 

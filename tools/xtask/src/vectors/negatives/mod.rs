@@ -20,6 +20,7 @@ pub(super) fn all() -> Vec<Vector> {
     all.extend(sections::events());
     all.extend(sections::density());
     all.extend(records::cuts());
+    all.extend(records::bases());
     all.extend(records::records());
     all.extend(records::geneses());
     all
@@ -268,6 +269,7 @@ fn identities() -> Vec<Vector> {
         misplaced("log-as-cut", "a log segment under the key of a CUT", log_key(2, 0)),
         forged("kind-and-place", "a base segment under the key of a log segment", r1, "Misplaced", |parts| {
             parts.set("kind", 2).set("last_lsn", 100);
+            parts.header[216..248].fill(0);
         }),
     ]
 }

@@ -1,8 +1,9 @@
-//! CUTs, claims, hints and geneses that break a rule.
+//! CUTs, base segments, claims, hints and geneses that break a rule.
 
 use super::bad;
+use super::sections::chunk;
 use crate::forge::{self, Parts};
-use crate::vectors::positives::{claim, cut_bytes, cut_with_disks, genesis_of, mixed_bytes};
+use crate::vectors::positives::{base_bytes, claim, cut_bytes, cut_with_disks, genesis_of, mixed_bytes};
 use crate::vectors::{Vector, domain, log_key};
 use tidemark_format::*;
 
@@ -81,6 +82,29 @@ pub(super) fn cuts() -> Vec<Vector> {
                 parts.build()
             },
         ),
+    ]
+}
+
+pub(super) fn bases() -> Vec<Vector> {
+    let base = |name: &str, about: &str, rules: &[&'static str], error, change: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::split(&base_bytes(Role::Writer, 2, 1));
+        change(&mut parts);
+        let key = ObjectKey::Base { role: Role::Writer, epoch: Epoch::new(2), seq: Seq::new(1) };
+        bad(&format!("base-{name}"), about, rules, error, key, parts.build())
+    };
+    let h5: &[_] = &["H-5"];
+    vec![
+        base("prev-header-hash", "a base segment in a chain", h5, "HeaderField", &|parts| parts.header[216] = 1),
+        base("acked-through", "its own LSN acknowledged", h5, "HeaderField", &|parts| {
+            parts.set("acked_through", 30);
+        }),
+        base("overlap", "two rows share a block", &["I-3"], "Row", &|parts| {
+            *parts.section(1) = [chunk(1, 0, 4, 0, 0), chunk(1, 3, 2, 0, 0)].concat();
+            parts.set("row_count", 2);
+        }),
+        base("with-cut", "a base segment with a CUT section", &["H-4"], "SectionTable", &|parts| {
+            parts.section(5);
+        }),
     ]
 }
 

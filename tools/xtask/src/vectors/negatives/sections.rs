@@ -22,7 +22,7 @@ fn constant(value: u64) -> Vec<u8> {
 }
 
 /// A chunk of one row.
-fn chunk(disk: u64, start: u64, len: u64, lsn_offset: u64, kind: u64) -> Vec<u8> {
+pub(super) fn chunk(disk: u64, start: u64, len: u64, lsn_offset: u64, kind: u64) -> Vec<u8> {
     [varint(disk), vec![0], varint(start), constant(0), constant(len), constant(lsn_offset), constant(kind)].concat()
 }
 
@@ -107,6 +107,13 @@ pub(super) fn indexes() -> Vec<Vector> {
             &[],
             "TooShort",
             &[with(front(1, 0, 0), &[&constant(0), &[8, 0, 0]])],
+        ),
+        index(
+            "overlap",
+            "two rows of one write, one behind the other, share a block",
+            &["I-3"],
+            "Row",
+            &[chunk(1, 8, 4, 0, 1), chunk(1, 11, 1, 0, 1)],
         ),
         forged("index-too-many", "two rows where the header says five", &["I-4"], "Mismatch", |parts| {
             *parts.section(1) = [chunk(1, 8, 1, 0, 1), chunk(1, 9, 1, 1, 1)].concat();
