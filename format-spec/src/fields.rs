@@ -150,14 +150,10 @@ impl Fields {
                 Type::U8 | Type::U16 | Type::U32 | Type::U64 => Value::Uint(from.u64().map_err(bad)?),
                 Type::String => Value::Text(from.str().map_err(bad)?.to_owned()),
                 Type::Bytes => Value::Bytes(from.bytes().map_err(bad)?.to_vec()),
-                Type::Array if depth_left > 0 => {
-                    let n = from.array().map_err(bad)?.ok_or_else(|| shape("list of indefinite length"))?;
-                    let mut list = Vec::new();
-                    for _ in 0..n {
-                        list.push(Self::take_nested(from, what, depth_left - 1)?);
-                    }
-                    Value::List(list)
-                }
+                Type::Array if depth_left > 0 => match Self::take_list(from, what, depth_left - 1)? {
+                    Some(list) => Value::List(list),
+                    None => continue,
+                },
                 _ => {
                     from.skip().map_err(bad)?;
                     continue;
@@ -166,5 +162,22 @@ impl Fields {
             fields.push((name.to_owned(), value));
         }
         Ok(Self(fields))
+    }
+
+    /// Reads a list of records; skips a list that holds anything else.
+    fn take_list(from: &mut Decoder<'_>, what: &'static str, depth_left: u8) -> Result<Option<Vec<Self>>> {
+        let bad = |e: minicbor::decode::Error| FormatError::Cbor { what, why: e.to_string() };
+        let start = from.position();
+        let len = from.array().map_err(bad)?.unwrap_or(0);
+        let mut list = Vec::new();
+        for _ in 0..len {
+            if from.datatype().map_err(bad)? != Type::Map {
+                from.set_position(start);
+                from.skip().map_err(bad)?;
+                return Ok(None);
+            }
+            list.push(Self::take_nested(from, what, depth_left)?);
+        }
+        Ok(Some(list))
     }
 }

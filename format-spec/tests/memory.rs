@@ -59,6 +59,16 @@ fn decoders_hold_memory_in_proportion_to_their_input() {
     *parts.section(4) = [&[0x9a][..], &count.to_be_bytes(), &events].concat();
     parts.set("last_lsn", 8 + u64::from(count));
     assert!(decode_as_anything(&parts.build()), "it is meant to decode");
+    // Nested deeply below an unknown field: lists, lists without end, tags.
+    parts.set("last_lsn", 9);
+    for (opening, closing) in
+        [(&[0x81u8][..], &[][..]), (&[0x9f], &[0xff]), (&[0xc1], &[]), (&[0x81, 0xa1, 0x61, 0x61], &[])]
+    {
+        let nested = [opening.repeat(20_000), vec![0], closing.repeat(20_000)].concat();
+        *parts.section(4) = [&b"\x81\x83\x09\x06\xa1\x61a"[..], &nested].concat();
+        assert!(decode_as_anything(&parts.build()), "it is meant to decode");
+    }
+    *parts.section(4) = b"\x81\x83\x09\x06\xa0".to_vec();
     for (front, steps, rows) in [(&[127u8][..], [0, 0, 1], 128), (&[0], [0, 0, 0], 1)] {
         let chunk = |disk: u8| [&[disk][..], front, &[0], &steps, &[0, 0, 1], &[0, 0, 0], &[0, 0, 1]].concat();
         let index: Vec<u8> = (0..100).flat_map(chunk).collect();

@@ -442,6 +442,11 @@ fn later_minor_versions() -> Vec<Vector> {
     // A FLUSH with fields of types that records do not have: a negative number, a float, a map, a tag, null.
     let mut types = Parts::split(&mixed_bytes());
     *types.section(4) = cbor_events_with_unknown_types();
+    // A BARRIER with lists of numbers, of lists, of records and numbers.
+    let mut lists = Parts::split(&mixed_bytes());
+    lists.section(4).clear();
+    lists.section(4).extend_from_slice(b"\x82\x83\x18\x69\x06\xa3\x61a\x82\x01\x02\x61b\x81\x81\xa0\x61c\x82\xa0\x01");
+    lists.section(4).extend_from_slice(b"\x83\x18\x6a\x06\xa0");
     let mut claim_body = Vec::from([0xa8]);
     claim_body.extend_from_slice(&claim().encode()[49..]);
     claim_body.extend_from_slice(b"\x6blater_field\xf6");
@@ -471,6 +476,13 @@ fn later_minor_versions() -> Vec<Vector> {
             empty_section.build(),
         ),
         later("log-unknown-field-types", "unknown fields of unknown types", &["CB-1"], log_key(2, 7), types.build()),
+        later(
+            "log-unknown-lists",
+            "unknown lists of other things than records",
+            &["CB-1"],
+            log_key(2, 7),
+            lists.build(),
+        ),
         later(
             "claim-unknown-field",
             "an unknown field of unknown type",

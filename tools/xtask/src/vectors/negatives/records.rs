@@ -60,7 +60,14 @@ pub(super) fn cuts() -> Vec<Vector> {
         body("disks", "a CUT without list of disks", cb1, "Field", b"\x65disks", b"\x65disqs"),
         body("disk-lsn", "consistent_from is a text", cb1, "Field", b"consistent_from\x03", b"consistent_from\x60"),
         body("nonce", "a nonce of 15 bytes", cb1, "Field", b"\x50nonce of claim 4", b"\x4fnonce of claim "),
-        body("list", "a list of numbers for disks", cb1, "Cbor", b"\x65disks\x84", b"\x65disks\x85\x01"),
+        body(
+            "disks-of-numbers",
+            "disks with a number among them",
+            cb1,
+            "Field",
+            b"\x65disks\x84",
+            b"\x65disks\x85\x01",
+        ),
         cut("trailing", "a byte behind the record", cb1, "TrailingBytes", &|parts| parts.section(5).push(0)),
         cut("without-cut", "no section CUT", &["H-4"], "SectionTable", &|parts| parts.sections.clear()),
         cut("with-index", "a CUT with an INDEX section", &["H-4"], "SectionTable", &|parts| {
