@@ -1,6 +1,6 @@
 //! The writer as its users see it.
 
-use crate::core::disks::{check_blocks, check_name};
+use crate::core::disks::{NAME_BYTES_MAX, check_blocks, check_name};
 use crate::core::layout::Body;
 use crate::core::log::{Limits, Log, Submission};
 use crate::core::opening::Inputs;
@@ -19,12 +19,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tidemark_bucket::{Appender, Attestation, StoreMode, attach_probe};
 use tidemark_env::Env;
-use tidemark_format::{ClaimMode, DiskId, DiskState, DomainId, Epoch, EventBody, Extent, Level, Lsn, TimeNs};
+use tidemark_format::{
+    BLOCK_BYTES, ClaimMode, DiskId, DiskState, DomainId, Epoch, EventBody, Extent, Level, Lsn, TimeNs,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Bytes of a VM's configuration at most.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Room for a DISK_ADD with two names, a row of zeros and a CONSISTENT_FROM.
+const DISK_ADD_UNITS: u32 = 3 + (2 * NAME_BYTES_MAX / BLOCK_BYTES) as u32;
 
 /// Owns one domain and writes to it.
 ///
@@ -265,7 +270,7 @@ impl DomainWriter {
             }
             Ok(plan)
         };
-        let (lsn, time) = self.shared.submit_planned(when.time(), 3, plan).await?;
+        let (lsn, time) = self.shared.submit_planned(when.time(), DISK_ADD_UNITS, plan).await?;
         Ok((id, self.ticket(lsn, time)))
     }
 

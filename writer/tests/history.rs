@@ -4,6 +4,8 @@ mod common;
 
 use common::{History, block_on, domain, model_image, options, submit, writer};
 use proptest::prelude::*;
+use std::time::Duration;
+use tidemark_bucket::{Fault, Faults, Op};
 use tidemark_env::Env;
 use tidemark_format::Lsn;
 use tidemark_model::{DomainModel, OpsShape, any_ops, calls};
@@ -19,6 +21,7 @@ proptest! {
         ops in any_ops(OpsShape::default()),
         restarts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
         threads in 1..4usize,
+        chaos in proptest::option::of(any::<u64>()),
     ) {
         let mut model = DomainModel::new();
         for op in &ops {
@@ -29,7 +32,12 @@ proptest! {
         cuts.sort_unstable();
         cuts.push(groups.len());
         let history = block_on(async {
-            let bucket = domain().await;
+            let calm = domain().await;
+            let faults = Faults::seeded(chaos.unwrap_or(0))
+                .on("", None, Fault::Error, 0.1)
+                .on("", Op::Put, Fault::AppliedLost, 0.1)
+                .on("log/", Op::Put, Fault::Slow(Duration::from_millis(2)), 0.3);
+            let bucket = if chaos.is_some() { calm.with_faults(faults) } else { calm.clone() };
             let mut done = 0;
             for cut in cuts {
                 let options = tidemark_writer::WriterOptions { compress_threads_max: threads, ..options() };
@@ -48,7 +56,7 @@ proptest! {
                     ticket.committed().await.unwrap();
                 }
             }
-            History::read(&bucket.read_only()).await
+            History::read(&calm.read_only()).await
         });
         prop_assert_eq!(history.last(), model.latest());
         for lsn in 0..=model.latest().get() {

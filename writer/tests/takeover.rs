@@ -5,14 +5,17 @@
 mod common;
 
 use bytes::Bytes;
-use common::{BLOCK, History, block_on, domain, env, options};
+use common::{BLOCK, History, START, block_on, domain, options};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tidemark_bucket::{Bucket, BucketOptions, Fault, Faults, Op};
+use tidemark_bucket::{Bucket, Fault, Faults, Op};
 use tidemark_env::{Entropy, Env, SeededEntropy};
-use tidemark_format::{DiskId, ErrorKind, Lsn, RowKind};
-use tidemark_writer::{Content, DomainWriter, Error, FenceCause, NewDisk, create_domain};
+use tidemark_format::{
+    DiskId, Epoch, ErrorKind, Event, EventBody, Lsn, Role, RowKind, SegmentDraft, SegmentIdentity, SegmentKind, Seq,
+    TimeStep, seal_segment,
+};
+use tidemark_writer::{Content, DomainWriter, Error, FenceCause, NewDisk};
 
 const DISK: DiskId = DiskId::new(1);
 const DISK_BLOCKS: u64 = 64;
@@ -74,15 +77,9 @@ fn whole(at: &common::At) -> Option<(u64, Bytes)> {
     Some((start, data.into()))
 }
 
-/// A domain with one blank disk, on a store whose requests are short of patience.
+/// A domain with one blank disk.
 async fn domain_with_disk() -> Bucket {
-    let patience = BucketOptions {
-        backoff_first: Duration::from_millis(1),
-        backoff_max: Duration::from_millis(4),
-        ..BucketOptions::default()
-    };
-    let bucket = Bucket::memory_with(patience);
-    create_domain(&bucket.appender(), "test", &Env::system()).await.unwrap();
+    let bucket = domain().await;
     let writer = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap();
     let disk = NewDisk { vm: "vm".into(), name: "disk".into(), size_bytes: DISK_BLOCKS * BLOCK as u64 };
     assert_eq!(writer.disk_add(&disk, Content::Blank).await.unwrap(), DISK);
@@ -193,7 +190,7 @@ fn fault_a_cloned_writer_stops_at_the_first_object_that_is_not_its_own() {
         let original = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap();
         let disk = NewDisk { vm: "vm".into(), name: "disk".into(), size_bytes: DISK_BLOCKS * BLOCK as u64 };
         // Its twin wrote the next segment under the same epoch.
-        let twin = tidemark_format::ObjectKey::Log { epoch: original.epoch(), seq: tidemark_format::Seq::new(1) };
+        let twin = tidemark_format::ObjectKey::Log { epoch: original.epoch(), seq: Seq::new(1) };
         bucket.appender().put(&twin, vec![1; 600]).await.unwrap();
         let error = original.disk_add(&disk, Content::Blank).await.unwrap_err();
         assert!(matches!(error, Error::Fenced { cause: FenceCause::EpochCollision, .. }), "{error:?}");
@@ -250,19 +247,82 @@ fn fault_crashes_at_random_moments_lose_no_acknowledged_write() {
 fn fault_acknowledged_writes_that_vanished_are_an_alarm_and_nothing_is_changed() {
     block_on(async {
         let bucket = domain_with_disk().await;
-        let writer = DomainWriter::open(bucket.appender(), options(), env(1)).await.unwrap();
+        let writer = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap();
         let epoch = writer.epoch();
         for _ in 0..4 {
             let _ticket = writer.submit_write(DISK, 0, Bytes::from(vec![1; BLOCK])).await.unwrap();
             writer.sync().await.unwrap();
         }
         writer.close().await.unwrap();
-        let lost = tidemark_format::ObjectKey::Log { epoch, seq: tidemark_format::Seq::new(2) };
+        let lost = tidemark_format::ObjectKey::Log { epoch, seq: Seq::new(2) };
         bucket.deleter().delete(&lost).await.unwrap();
-        let error = DomainWriter::open(bucket.appender(), options(), env(2)).await.unwrap_err();
+        let error = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DataLoss);
         assert!(matches!(error, Error::AckedLost { .. }), "{error:?}");
         let cut = tidemark_format::ObjectKey::cut(epoch.next());
         assert_eq!(bucket.read_only().get(&cut).await.unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// A segment that a clone put behind a collision: valid in itself, but it continues another segment than the log's last.
+async fn leave_behind(bucket: &Bucket, epoch: Epoch, seq: u64, first_lsn: Lsn, acked_through: Lsn) {
+    let domain = tidemark_writer::open_domain(&bucket.read_only()).await.unwrap().domain;
+    let identity = SegmentIdentity { domain, kind: SegmentKind::Log, role: Role::Writer, epoch, seq: Seq::new(seq) };
+    let head = seal_segment(&SegmentDraft {
+        identity,
+        first_lsn,
+        last_lsn: first_lsn,
+        acked_through,
+        prev_header_hash: [9; 32],
+        salt: [0; 32],
+        tick_ns: 1,
+        times: &[TimeStep { lsn: first_lsn, time: START }],
+        rows: &[],
+        events: &[Event { lsn: first_lsn, body: EventBody::Barrier }],
+        frames: &[],
+    })
+    .unwrap();
+    bucket.appender().put(&identity.key(), head.bytes).await.unwrap();
+}
+
+//= SPEC.md#commit-rules
+//# F-2
+#[test]
+fn fault_what_a_clone_left_behind_its_collision_ends_the_log_unless_it_proves_acknowledged_writes() {
+    block_on(async {
+        for (behind, proves) in [(1, false), (2, false), (5, false), (1, true), (2, true), (16, true)] {
+            let bucket = domain_with_disk().await;
+            let writer = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap();
+            let last = writer.write(DISK, 0, Bytes::from(vec![1; BLOCK])).await.unwrap().lsn;
+            writer.close().await.unwrap();
+            let acked = if proves { last.next() } else { last };
+            leave_behind(&bucket, writer.epoch(), 1 + behind, acked.next(), acked).await;
+            let next = DomainWriter::open(bucket.appender(), options(), Env::system()).await;
+            if proves {
+                assert!(matches!(next.unwrap_err(), Error::AckedLost { .. }), "{behind} behind the tail");
+            } else {
+                let next = next.unwrap();
+                assert_eq!(next.last_lsn(), last);
+                next.write(DISK, 0, Bytes::from(vec![2; BLOCK])).await.unwrap();
+                next.close().await.unwrap();
+                assert_eq!(History::read(&bucket.read_only()).await.last(), last.next());
+            }
+        }
+    });
+}
+
+//= SPEC.md#order
+//# O-3
+#[test]
+fn fault_a_damaged_segment_is_an_alarm_and_never_the_end_of_the_log() {
+    block_on(async {
+        let bucket = domain_with_disk().await;
+        let flips = Faults::seeded(1).on("log/", Op::Get, Fault::BitFlip, 1.0);
+        let error =
+            DomainWriter::open(bucket.with_faults(flips).appender(), options(), Env::system()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
+        // Read right, it goes on where the log ends.
+        let writer = DomainWriter::open(bucket.appender(), options(), Env::system()).await.unwrap();
+        assert_eq!(writer.last_lsn(), Lsn::new(3));
     });
 }

@@ -52,8 +52,10 @@ impl Submission {
     fn bytes(&self) -> u64 {
         match self {
             Self::Write { body: Body::Data(data), .. } => data.len() as u64,
-            Self::Event(EventBody::VmConfig { body, .. }) => body.len() as u64,
-            _ => 0,
+            Self::Event(EventBody::VmConfig { vm, format, body }) => (vm.len() + format.len() + body.len()) as u64,
+            Self::Event(EventBody::Bookmark { name, .. }) => name.len() as u64,
+            Self::Event(EventBody::DiskAdd { vm, name, .. }) => (vm.len() + name.len()) as u64,
+            Self::Event(_) | Self::Write { .. } => 0,
         }
     }
     /// Memory that it takes, in units of 512 bytes: its bytes and an allowance for its bookkeeping.

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_bucket::{Bucket, ReadOnly};
+use std::time::Duration;
+use tidemark_bucket::{Bucket, BucketOptions, ReadOnly};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
     BLOCK_BYTES, DiskId, Epoch, ErrorKind, Event, EventBody, Expect, FrameDecoder, Level, Lsn, ObjectKey, Row, RowKind,
@@ -224,7 +225,12 @@ pub(crate) fn env(seed: u64) -> Env {
 
 /// A memory bucket with a domain in it.
 pub(crate) async fn domain() -> Bucket {
-    let bucket = Bucket::memory();
+    let impatient = BucketOptions {
+        backoff_first: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(4),
+        ..BucketOptions::default()
+    };
+    let bucket = Bucket::memory_with(impatient);
     create_domain(&bucket.appender(), "test", &Env::system()).await.unwrap();
     bucket
 }
