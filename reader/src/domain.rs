@@ -81,6 +81,8 @@ impl Domain {
             _ => Error::Store { key, source },
         })?;
         let genesis = Arc::new(Genesis::decode(&genesis).map_err(|source| Error::Format { key, source })?);
+        //= SPEC.md#records
+        //# RC-2
         // The hint is advisory: without one, or with a bad one, the walk takes a little longer.
         let hint = hint.ok().and_then(|bytes| Hint::decode(&bytes, genesis.domain).ok());
         let heads = Heads::new(bucket.clone(), genesis.domain, &options);

@@ -106,6 +106,8 @@ proptest! {
         });
     }
 
+    //= SPEC.md#reader-rules
+    //#
     /// Seeding runs beside writes, a shrink and a growth; the disk counts from its CONSISTENT_FROM on.
     #[test]
     fn prop_seeded_disks_match_the_model(
@@ -153,7 +155,7 @@ proptest! {
                     1 => Op::Unmap { disk: DISK, extent },
                     _ => Op::Write { disk: DISK, start: *at, data: common::noise(*seed, extent.byte_len() as usize) },
                 };
-                assert_eq!assert_eq!(log.op(&op), model.apply(&op));
+                assert_eq!(log.op(&op), model.apply(&op));
                 if seed % 5 == 0 {
                     log.seal().await;
                 }

@@ -87,6 +87,8 @@ async fn a_domain_without_writes_is_empty_and_not_an_error() {
     assert_eq!(domain.timeline().latest().lsn, Lsn::ZERO);
 }
 
+//= SPEC.md#reader-rules
+//#
 #[tokio::test]
 async fn a_claim_without_a_cut_makes_the_unacknowledged_tail_provisional() {
     let mut log = with_segments(4).await;
@@ -155,6 +157,8 @@ async fn a_missing_segment_of_a_closed_epoch_is_named() {
     assert_eq!(error.kind(), ErrorKind::DataLoss);
 }
 
+//= SPEC.md#reader-rules
+//#
 #[tokio::test]
 async fn a_hole_below_an_acknowledged_lsn_is_an_error_and_above_it_is_the_end() {
     let log = with_segments(6).await;
@@ -217,6 +221,8 @@ async fn a_segment_that_breaks_the_hash_chain_is_refused() {
     assert!(matches!(error, Error::Chain { key: k, .. } if k == key(1, 2)), "{error}");
 }
 
+//= SPEC.md#reader-rules
+//#
 #[tokio::test]
 async fn a_clone_of_the_owner_ends_the_newest_epoch_where_their_segments_part() {
     let mut log = LogBuilder::in_memory().await;
@@ -306,6 +312,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Epochs with any number of segments, abandoned claims between them, any hint: the log is found whole.
+    //= SPEC.md#records
+    //# RC-2
     #[test]
     fn prop_the_walk_finds_every_segment_whatever_the_hint(
         epochs in vec((0..6u64, 0..20u64), 1..8), hint in any::<Option<(u64, u64)>>(), honest in any::<bool>(), look in 0..8usize,

@@ -181,6 +181,66 @@ async fn a_damaged_frame_is_named_and_its_neighbours_stay_readable() {
     assert_eq!(image.read(4 << 16, 4096).await.unwrap(), vec![0; 4096]);
 }
 
+//= SPEC.md#reader-rules
+//#
+#[tokio::test]
+async fn log_rows_win_over_base_rows_and_only_the_last_seeding_counts() {
+    let mut log = LogBuilder::in_memory().await;
+    let disk = DiskId::new(1);
+    log.event(EventBody::DiskAdd { disk, vm: "vm".into(), name: "disk".into(), blocks: 64 });
+    let block = |byte: u8| vec![byte; 512];
+    // Block 0 is written before the first seeding, block 1 during it, block 2 between the two, block 3 is never written.
+    log.write(disk, 0, &block(10));
+    let first = log.event(EventBody::SeedStart { disk });
+    log.write(disk, 1, &block(11));
+    log.seed_part(disk, first, 0, &[block(1), block(1), block(1), block(1), block(1)].concat()).await;
+    log.range(disk, tidemark_format::Extent::new(5, 59), tidemark_format::RowKind::Zero);
+    let early = log.event(EventBody::ConsistentFrom { disk });
+    log.seal().await;
+    log.write(disk, 2, &block(12));
+    let second = log.event(EventBody::SeedStart { disk });
+    log.seed_part(disk, second, 0, &[block(2), block(2), block(2), block(2)].concat()).await;
+    let late = log.event(EventBody::ConsistentFrom { disk });
+    log.seal().await;
+    let domain = log.open().await;
+    let image = domain.disk(disk, early).await.unwrap();
+    assert_eq!(image.read(0, 5 * 512).await.unwrap(), [block(10), block(11), block(1), block(1), block(1)].concat());
+    let image = domain.disk(disk, late).await.unwrap();
+    assert_eq!(image.read(0, 4 * 512).await.unwrap(), [block(10), block(11), block(12), block(2)].concat());
+    // The second seeding did not bring block 4, and the first no longer counts.
+    assert!(matches!(image.read(4 * 512, 512).await.unwrap_err(), Error::Unknown { .. }));
+    assert_eq!(image.read(5 * 512, 512).await.unwrap(), block(0));
+}
+
+//= SPEC.md#reader-rules
+//#
+#[tokio::test]
+async fn a_base_object_that_the_log_does_not_name_by_its_hash_is_refused() {
+    let mut log = LogBuilder::in_memory().await;
+    let disk = DiskId::new(1);
+    log.event(EventBody::DiskAdd { disk, vm: "vm".into(), name: "disk".into(), blocks: 8 });
+    let start = log.event(EventBody::SeedStart { disk });
+    log.seed_part(disk, start, 0, &noise(1, 4096)).await;
+    log.event(EventBody::ConsistentFrom { disk });
+    log.seal().await;
+    // An object of another history, under the same key and at the same LSN.
+    let mut other = LogBuilder::in_memory().await;
+    other.event(EventBody::DiskAdd { disk, vm: "vm".into(), name: "disk".into(), blocks: 8 });
+    let same = other.event(EventBody::SeedStart { disk });
+    other.seed_part(disk, same, 0, &noise(2, 4096)).await;
+    let key = ObjectKey::Base { role: tidemark_format::Role::Writer, epoch: Epoch::new(1), seq: Seq::new(1) };
+    let bytes = other.bucket.read_only().get(&key).await.unwrap();
+    log.bucket.deleter().delete(&key).await.unwrap();
+    log.bucket.appender().put(&key, bytes).await.unwrap();
+    let image = image_of(&log.bucket, disk, small_options()).await;
+    let error = image.read(0, 512).await.unwrap_err();
+    assert!(matches!(error, Error::Chain { key: k, .. } if k == key), "{error}");
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    log.bucket.deleter().delete(&key).await.unwrap();
+    let error = image_of(&log.bucket, disk, small_options()).await.read(0, 512).await.unwrap_err();
+    assert!(matches!(error, Error::Missing { key: k, .. } if k == key), "{error}");
+}
+
 #[tokio::test]
 async fn fault_bits_that_flip_on_the_way_are_never_served() {
     let (log, disk, content) = seeded().await;

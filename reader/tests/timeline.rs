@@ -78,6 +78,8 @@ async fn sizes_and_disks_are_those_of_the_point() {
     assert_eq!(timeline.disks_at(Lsn::new(gone.get() - 1)).len(), 1);
 }
 
+//= SPEC.md#reader-rules
+//#
 #[tokio::test]
 async fn a_gap_is_shown_and_its_points_are_not_offered() {
     let mut log = LogBuilder::in_memory().await;
