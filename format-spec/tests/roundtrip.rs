@@ -258,3 +258,32 @@ fn every_bit_of_small_objects_is_guarded() {
         }
     }
 }
+
+/// A segment of more LSNs than are looked at in one pass.
+#[test]
+fn density_is_checked_over_long_ranges_too() {
+    let count = 300_000u64;
+    let rows = |missing: Option<u64>, twice: Option<u64>| {
+        let row = |i: u64, start: u64| Row {
+            disk: DiskId::new(1),
+            extent: Extent::new(start, 8),
+            lsn: Lsn::new(1 + i),
+            kind: RowKind::Zero,
+        };
+        let mut rows: Vec<_> = (0..count).filter(|i| Some(*i) != missing).map(|i| row(i, i * 8)).collect();
+        // Another row of the same write, far from the first or over a block of it.
+        rows.extend((1..10).map(|i| row(i, (count + i) * 8)));
+        let between = |i| row((i + count / 2) % count, i * 8 + 3);
+        rows.extend(twice.into_iter().flat_map(|i| [between(i), row(i, i * 8 + 7)]));
+        rows.sort_by_key(|row| (row.disk, row.extent.start, row.lsn));
+        let times = vec![TimeStep { lsn: Lsn::new(1), time: TimeNs::new(0) }];
+        let owned = SegmentDraftOwned { first: 1, last: count, times, rows, events: vec![], frames: vec![] };
+        let sealed = seal_segment(&owned.draft()).map_err(|e| e.name())?;
+        SegmentHead::decode(&sealed.bytes, &EXPECT).unwrap().check_dense().map_err(|e| e.name())
+    };
+    assert_eq!(rows(None, None), Ok(()));
+    for at in [0, 1 << 18, count - 1] {
+        assert_eq!(rows(Some(at), None), Err("NotDense"), "lsn {at}");
+        assert_eq!(rows(None, Some(at)), Err("Row"), "lsn {at}");
+    }
+}
