@@ -32,6 +32,7 @@ docs:
 
 bench:
 	@scripts/install test
+	cargo build --release -p tidemark
 	cargo run --release -p tidemark-bench
 
 fuzz:

@@ -22,8 +22,9 @@ struct Args {
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// What to measure; everything if not said.
     #[command(subcommand)]
-    bench: Bench,
+    bench: Option<Bench>,
 }
 
 #[derive(Subcommand)]
@@ -75,13 +76,41 @@ enum Bench {
 #[expect(clippy::disallowed_macros, reason = "a program that prints its results")]
 async fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let report = run(args.bench).await?;
-    if args.json {
-        println!("{:#}", report.json());
-    } else {
-        print!("{}", report.table());
+    let benches = match args.bench {
+        Some(bench) => vec![bench],
+        // Each with the defaults of its own command line.
+        None => ["ingest", "requests", "open", "mount"]
+            .iter()
+            .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
+            .collect(),
+    };
+    let mut all_met = true;
+    let mut json = serde_json::Map::new();
+    for bench in benches {
+        let name = bench.name();
+        let report = run(bench).await?;
+        all_met &= report.all_met();
+        if args.json {
+            json.insert(name.to_owned(), report.json());
+        } else {
+            println!("{name}\n{}", report.table());
+        }
     }
-    Ok(if report.all_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if args.json {
+        println!("{:#}", serde_json::Value::Object(json));
+    }
+    Ok(if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Bench {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Ingest { .. } => "ingest",
+            Self::Requests => "requests",
+            Self::Open { .. } => "open",
+            Self::Mount { .. } => "mount",
+        }
+    }
 }
 
 async fn run(bench: Bench) -> Result<Report> {

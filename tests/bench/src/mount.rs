@@ -59,7 +59,7 @@ pub(crate) async fn run(options: &Options, clock: &dyn Clock) -> Result<Report> 
     drop(disk);
     let ours_dir = work.path().join("ours");
     std::fs::create_dir(&ours_dir)?;
-    let cache = format!("{}MiB", options.disk_mib * 2);
+    let cache = format!("{}M", options.disk_mib * 2);
     let ours = Server {
         child: Command::new(&options.tidemark)
             .args(["mount", "--at", "latest", "--cache", &cache])
