@@ -130,6 +130,29 @@ fn the_specification_lists_every_error_name() {
     assert_eq!(set, error_names());
 }
 
+#[test]
+fn the_specification_lists_every_shape_of_key() {
+    let (epoch, seq, role) = (Epoch::new(42), Seq::new(7), Role::Maintenance);
+    let keys = [
+        ObjectKey::Genesis,
+        ObjectKey::Claim { role, epoch },
+        ObjectKey::Log { epoch, seq },
+        ObjectKey::Base { role, epoch, seq },
+        ObjectKey::Hint,
+        ObjectKey::Probe { nonce: [0xab; 16] },
+    ];
+    let hex = |number: u64| format!("{number:016x}");
+    let written = |shape: &str| {
+        let shape = shape.replace("<epoch>", &hex(epoch.get())).replace("<seq>", &hex(seq.get()));
+        shape.replace("<role>", "m").replace("<32 hex digits>", &"ab".repeat(16))
+    };
+    let spec = include_str!("../SPEC.md");
+    let table = spec.split_once("\n## Keys\n").unwrap().1.split_once("\n**").unwrap().0;
+    let rows = table.lines().filter(|line| line.starts_with("| `") && !line.contains("reserved"));
+    let shapes: BTreeSet<_> = rows.map(|row| written(row.split('`').nth(1).unwrap())).collect();
+    assert_eq!(shapes, keys.iter().map(ToString::to_string).collect());
+}
+
 /// Truncated or lengthened anywhere, no object decodes as if it were whole.
 #[test]
 fn vector_truncation_at_every_byte_is_refused() {
