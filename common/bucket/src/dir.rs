@@ -13,7 +13,7 @@ use crate::error::Cause;
 use crate::pieces::Pieces;
 use crate::store::{CreatePromise, Failure, Got, Put, PutRule, Store};
 use async_trait::async_trait;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -124,6 +124,7 @@ impl Store for DirStore {
     async fn head(&self, key: &str) -> Result<u64, Failure> {
         let root = self.inner.root()?;
         match statat(&*root, key, AtFlags::empty()) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => Err(failure(Errno::ISDIR)),
             Ok(stat) => Ok(u64::try_from(stat.st_size).unwrap_or_default()),
             Err(Errno::NOENT) => Err(self.inner.absent(&root)),
             Err(error) => Err(failure(error)),

@@ -291,3 +291,6 @@ impl Limits {
         Share { _request: self.requests.clone().acquire_owned().await.expect(OPEN), _bytes: bytes }
     }
 }
+
+#[cfg(test)]
+mod tests;

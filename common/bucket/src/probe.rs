@@ -165,3 +165,88 @@ async fn read(bucket: &Appender, key: &ObjectKey) -> Result<Option<Vec<u8>>> {
 fn body(entropy: &dyn Entropy, what: &str) -> Vec<u8> {
     format!("tidemark probe, {what}, {:032x}\n", u128::from_le_bytes(entropy.nonce())).into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bucket, Fault, Faults, Op};
+    use tidemark_env::SeededEntropy;
+    use tidemark_format::ErrorKind;
+
+    async fn attach(faults: Faults, attested: Attestation) -> Result<StoreMode> {
+        let bucket = Bucket::memory().with_faults(faults);
+        attach_probe(&bucket.appender(), &SeededEntropy::new(1), attested).await
+    }
+
+    fn broken(result: Result<StoreMode>) -> Check {
+        match result {
+            Err(error @ Error::Liar { check, .. }) => {
+                assert_eq!(error.kind(), ErrorKind::FixRequest);
+                assert!(error.hint().is_some());
+                check
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_good_store_is_attached_as_cas_whatever_is_attested() {
+        for attested in [Attestation::None, Attestation::SingleWriterAttested] {
+            assert_eq!(attach(Faults::seeded(1), attested).await.unwrap(), StoreMode::Cas);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_ignores_conditions_needs_an_attested_single_writer() {
+        let liar = || Faults::seeded(1).on("v/probe/", Op::Put, Fault::IgnoreCondition, 1.0);
+        assert_eq!(broken(attach(liar(), Attestation::None).await), Check::SecondCreateWins);
+        assert_eq!(attach(liar(), Attestation::SingleWriterAttested).await.unwrap(), StoreMode::AttestedSingle);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_loses_races_only_is_found_out() {
+        // Puts 1 and 2 are made in sequence, 3 to 6 race.
+        let liar = || Faults::seeded(1).at("v/probe/", Op::Put, Fault::IgnoreCondition, 5);
+        assert_eq!(broken(attach(liar(), Attestation::None).await), Check::Race { winners: 2 });
+        assert_eq!(attach(liar(), Attestation::SingleWriterAttested).await.unwrap(), StoreMode::AttestedSingle);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_remembers_a_404_is_refused_even_to_a_single_writer() {
+        // Get 1 looks before the object is there, get 2 after.
+        let liar = || Faults::seeded(1).at("v/probe/", Op::Get, Fault::Stale404, 2);
+        for attested in [Attestation::None, Attestation::SingleWriterAttested] {
+            assert_eq!(broken(attach(liar(), attested).await), Check::NotFoundSticks);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_reads_back_other_bytes_is_refused_even_to_a_single_writer() {
+        let liar = || Faults::seeded(1).at("v/probe/", Op::Get, Fault::BitFlip, 2);
+        for attested in [Attestation::None, Attestation::SingleWriterAttested] {
+            assert_eq!(broken(attach(liar(), attested).await), Check::ReadAfterWrite);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_store_on_a_bad_line_is_attached_as_cas() {
+        for seed in 0..50 {
+            let line = Faults::seeded(seed)
+                .on("", Op::Put, Fault::AppliedLost, 0.2)
+                .on("", None, Fault::Error, 0.2)
+                .on("", Op::Get, Fault::Short, 0.05);
+            assert_eq!(attach(line.clone(), Attestation::None).await.unwrap(), StoreMode::Cas, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_collision_is_seen_only_where_the_store_can_tell() {
+        let bucket = Bucket::memory();
+        let appender = bucket.appender();
+        let segment = ObjectKey::cut(tidemark_format::Epoch::new(1));
+        appender.put(&segment, "ours").await.unwrap();
+        assert_eq!(appender.put(&segment, "another's").await.unwrap_err().kind(), ErrorKind::Fenced);
+        appender.set_mode(StoreMode::AttestedSingle);
+        appender.put(&segment, "another's").await.unwrap();
+    }
+}

@@ -141,8 +141,13 @@ impl Store for RemoteStore {
         let object_len = reader.metadata().map(opendal::Metadata::content_length).filter(|len| *len >= end);
         match ended {
             Ok(()) => Ok(Got { bytes, object_len }),
-            // The object is there and ends at or before `offset`.
-            Err(error) if classify::is_beyond_end(&error) => Ok(Got { bytes: Bytes::new(), object_len: None }),
+            // There is nothing at `offset`, if the object's length agrees.
+            Err(error) if classify::may_be_beyond_end(&error) => match self.operator.stat(key).await {
+                Ok(metadata) if metadata.content_length() <= offset => {
+                    Ok(Got { bytes: Bytes::new(), object_len: Some(metadata.content_length()) })
+                }
+                _ => Err(self.failure(&error)),
+            },
             // It ends within what was asked for, as the length of the whole object shows.
             Err(error) if classify::is_fewer(&error) && object_len == Some(end) => Ok(Got { bytes, object_len }),
             Err(error) => Err(self.failure(&error)),

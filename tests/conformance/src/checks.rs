@@ -6,6 +6,7 @@ mod reads;
 mod rights;
 mod writes;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use std::fmt;
 use tidemark_bucket::Bucket;
@@ -54,19 +55,23 @@ impl From<tidemark_bucket::Error> for Wrong {
     }
 }
 
+/// Checks under way at the same time: some stores make the losers of a race wait for seconds.
+const CHECKS_IN_FLIGHT: usize = 6;
+
 /// Tries every promise, each on a bucket of its own: `fresh` is given the check's number and returns an empty one.
 pub async fn suite(mut fresh: impl FnMut(usize) -> Bucket) -> Vec<Broken> {
-    let mut broken = Vec::new();
-    for (number, check) in CHECKS.iter().enumerate() {
+    let tried = CHECKS.iter().enumerate().map(|(number, check)| {
         let bucket = fresh(number);
-        // A task of its own, so that a panic is one broken promise and not the end of the suite.
-        match tokio::spawn((check.run)(bucket)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(Wrong(why))) => broken.push(Broken { check: check.name, why }),
-            Err(error) => broken.push(Broken { check: check.name, why: error.to_string() }),
+        async move {
+            // A task of its own, so that a panic is one broken promise and not the end of the suite.
+            match tokio::spawn((check.run)(bucket)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(Wrong(why))) => Some(Broken { check: check.name, why }),
+                Err(error) => Some(Broken { check: check.name, why: error.to_string() }),
+            }
         }
-    }
-    broken
+    });
+    futures::stream::iter(tried).buffered(CHECKS_IN_FLIGHT).filter_map(std::future::ready).collect().await
 }
 
 macro_rules! checks {

@@ -9,3 +9,12 @@ mod server;
 
 pub use checks::{Broken, CHECKS, suite};
 pub use server::{LyingS3, SeaweedFs, Tls};
+
+/// The bytes of a segment that tells by itself which one it is: up to 256 KiB that depend on its numbers alone.
+pub fn segment_of(epoch: u64, seq: u64) -> Vec<u8> {
+    use tidemark_env::Entropy;
+    let noise = tidemark_env::SeededEntropy::new(epoch << 32 | seq);
+    let mut segment = vec![0; 1 + (noise.number() % (256 << 10)) as usize];
+    noise.fill(&mut segment);
+    segment
+}

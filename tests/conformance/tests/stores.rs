@@ -1,6 +1,6 @@
 //! The suite on every store that is built in or can be installed, and the refusal of one that lies.
 
-use tidemark_bucket::{Attestation, Bucket, BucketOptions, BucketUrl, Check, Error, StoreMode, attach_probe};
+use tidemark_bucket::{Attestation, Bucket, BucketOptions, BucketUrl, Check, Error, S3Key, StoreMode, attach_probe};
 use tidemark_conformance::{LyingS3, SeaweedFs, Tls, suite};
 use tidemark_env::SystemEntropy;
 use tidemark_format::{ErrorKind, ObjectKey};
@@ -57,4 +57,36 @@ async fn a_store_that_ignores_conditions_is_refused_unless_a_single_writer_is_at
     assert!(error.hint().is_some_and(|hint| hint.contains("attest")));
     let mode = attach_probe(&appender, &SystemEntropy, Attestation::SingleWriterAttested).await.unwrap();
     assert_eq!(mode, StoreMode::AttestedSingle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_access_to_a_server_is_told_apart() {
+    let mut server = SeaweedFs::start();
+    let open = |text: &str, key: Option<S3Key>| {
+        let options =
+            BucketOptions { s3_key: key, give_up_after: std::time::Duration::from_secs(3), ..BucketOptions::default() };
+        Bucket::open(&text.parse().unwrap(), &options).unwrap().read_only()
+    };
+    let (right, endpoint) = (SeaweedFs::options().s3_key.unwrap(), server.endpoint());
+    let bucket = format!("s3://{}/x?endpoint={endpoint}", SeaweedFs::BUCKET);
+    let secret = "notthesecretofthatkey";
+
+    let wrong_secret = S3Key { id: right.id.clone(), secret: secret.to_owned() };
+    let unknown_key = S3Key { id: "nobody".to_owned(), secret: secret.to_owned() };
+    for key in [wrong_secret, unknown_key] {
+        let error = open(&bucket, Some(key)).get(&ObjectKey::Genesis).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("AWS_")));
+        assert!(!format!("{error:?}").contains(secret), "{error:?}");
+    }
+
+    let missing = open(&format!("s3://no-such-bucket/x?endpoint={endpoint}"), Some(right.clone()));
+    let error = missing.get(&ObjectKey::Genesis).await.unwrap_err();
+    assert!(error.is_no_bucket(), "{error:?}");
+
+    let there = open(&bucket, Some(right));
+    assert_eq!(there.get(&ObjectKey::Genesis).await.unwrap_err().kind(), ErrorKind::NotFound);
+    server.kill();
+    let error = there.get(&ObjectKey::Genesis).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "a server that is gone says nothing about objects: {error:?}");
 }

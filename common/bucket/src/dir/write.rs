@@ -37,7 +37,8 @@ impl Inner {
         };
         let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
         let temporary = format!("{TEMPORARY}{:032x}", u128::from_le_bytes(self.entropy.nonce()));
-        let published = write_durably(&dir, &temporary, body).and_then(|()| match rule {
+        let file = create_file(&dir, &temporary).map_err(failure)?;
+        let published = write_durably(&file, body).and_then(|()| match rule {
             PutRule::IfAbsent => publish_new(&dir, &temporary, name),
             PutRule::Overwrite => renameat(&dir, temporary.as_str(), &dir, name).map(|()| Put::Stored),
         });
@@ -97,15 +98,19 @@ impl Inner {
     }
 }
 
-/// A new file with all of `body` on stable storage.
-fn write_durably(dir: &OwnedFd, name: &str, body: &Pieces) -> rustix::io::Result<()> {
+/// A new file; an error if the name is taken.
+fn create_file(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = uninterrupted(|| openat(dir, name, flags, Mode::from_raw_mode(0o666)))?;
+    uninterrupted(|| openat(dir, name, flags, Mode::from_raw_mode(0o666)))
+}
+
+/// All of `body` on stable storage.
+fn write_durably(file: &OwnedFd, body: &Pieces) -> rustix::io::Result<()> {
     for parts in body.parts().chunks(SLICES_MAX) {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut left = slices.as_mut_slice();
         while !left.is_empty() {
-            let written = uninterrupted(|| rustix::io::writev(&file, left))?;
+            let written = uninterrupted(|| rustix::io::writev(file, left))?;
             if written == 0 {
                 return Err(Errno::IO);
             }
@@ -113,7 +118,7 @@ fn write_durably(dir: &OwnedFd, name: &str, body: &Pieces) -> rustix::io::Result
         }
     }
     // After a failed sync the kernel may drop the pages and report success the next time: so never the same file twice.
-    uninterrupted(|| rustix::fs::fsync(&file))
+    uninterrupted(|| rustix::fs::fsync(file))
 }
 
 /// Gives `temporary` its final name, unless that is taken.
@@ -125,6 +130,11 @@ fn publish_new(dir: &OwnedFd, temporary: &str, name: &str) -> rustix::io::Result
         Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::ACCESS) => {}
         Err(error) => return Err(error),
     }
+    publish_by_rename(dir, temporary, name)
+}
+
+/// The same, for file systems without hard links.
+pub(super) fn publish_by_rename(dir: &OwnedFd, temporary: &str, name: &str) -> rustix::io::Result<Put> {
     match renameat_with(dir, temporary, dir, name, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(Put::Stored),
         Err(Errno::EXIST) => Ok(Put::Exists),

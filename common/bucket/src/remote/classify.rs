@@ -23,7 +23,7 @@ pub(super) fn failure(kind: Kind, error: &opendal::Error) -> Failure {
         ErrorKind::NotFound if absent(kind, &words) => Failure::NotFound,
         ErrorKind::NotFound => Failure::Transient(Cause::new(format!("a 404 that does not name the key: {words}"))),
         ErrorKind::PermissionDenied => Failure::Denied(cause),
-        _ if says("status: 401") || says("reqsign::LoadCredential") || says("invalid credentials") => {
+        _ if says("status: 401") || says("signing credential") || says("reqsign::LoadCredential") => {
             Failure::Denied(cause)
         }
         // Trying again does not make a certificate valid.
@@ -34,9 +34,10 @@ pub(super) fn failure(kind: Kind, error: &opendal::Error) -> Failure {
     }
 }
 
-/// True if the object exists but has no bytes where some were asked for.
-pub(super) fn is_beyond_end(error: &opendal::Error) -> bool {
-    error.kind() == ErrorKind::RangeNotSatisfied || error.to_string().contains("status: 416")
+/// True if the object may exist and have no bytes where some were asked for.
+pub(super) fn may_be_beyond_end(error: &opendal::Error) -> bool {
+    let unparsed = error.message().starts_with("header content range is invalid");
+    unparsed || error.kind() == ErrorKind::RangeNotSatisfied || error.to_string().contains("status: 416")
 }
 
 /// True if the whole answer came, and was less than asked for. An answer cut off on its way is another error.
