@@ -114,3 +114,30 @@ impl WriterOptions {
         Duration::from_millis(self.age_ms_max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_work_and_options_that_cannot_are_refused() {
+        let good = WriterOptions::default;
+        assert!(good().check().is_ok());
+        for bad in [
+            WriterOptions { segment_bytes_max: 0, ..good() },
+            WriterOptions { segment_bytes_max: SEGMENT_BYTES_LIMIT + 1, buffer_bytes_max: 1 << 30, ..good() },
+            WriterOptions { in_flight_segments_max: 0, ..good() },
+            WriterOptions { in_flight_segments_max: IN_FLIGHT_SEGMENTS_LIMIT + 1, ..good() },
+            WriterOptions { buffer_bytes_max: 128 << 20, ..good() },
+            WriterOptions { buffer_bytes_max: u64::MAX, ..good() },
+            WriterOptions { compress_threads_max: 0, ..good() },
+            WriterOptions { zstd_level: 0, ..good() },
+            WriterOptions { zstd_level: 23, ..good() },
+            WriterOptions { retry_ms_first: 0, ..good() },
+            WriterOptions { retry_ms_max: 1, ..good() },
+            WriterOptions { hint_every_segments: 0, ..good() },
+        ] {
+            assert!(matches!(bad.check(), Err(Error::Option { .. })), "{bad:?}");
+        }
+    }
+}

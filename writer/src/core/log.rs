@@ -234,8 +234,12 @@ impl Log {
     }
 
     /// When [`Self::tick`] has something to do.
+    ///
+    /// While as many segments are under way as may be, an old one gains nothing by being cut: it would only wait. So a
+    /// store that is away for an hour gets one large segment afterwards, not hundreds of small ones.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        let open = self.open.as_ref().filter(|_| self.stopped.is_none())?;
+        let may_start = self.stopped.is_none() && self.in_flight.len() < self.limits.in_flight_segments_max;
+        let open = self.open.as_ref().filter(|_| may_start)?;
         Some(open.opened_at.saturating_add(self.limits.segment_age_max))
     }
 

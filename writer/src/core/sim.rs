@@ -309,13 +309,13 @@ fn sim_writers_that_stall_race_and_lose_answers_keep_every_acknowledged_write() 
     assert!(acknowledged > 4_000, "only {acknowledged} lsns were acknowledged");
 }
 
-#[test]
-fn a_fenced_log_acknowledges_nothing_more() {
+/// A log of epoch 1 with that many entries a segment and segments under way at most.
+fn log(segment_entries_max: usize, in_flight_segments_max: usize) -> Log {
     let limits = Limits {
         segment_bytes_max: 1 << 20,
-        segment_entries_max: 1,
+        segment_entries_max,
         segment_age_max: Duration::from_secs(1),
-        in_flight_segments_max: 4,
+        in_flight_segments_max,
         hint_every_segments: 100,
     };
     let start = super::log::Start {
@@ -326,7 +326,12 @@ fn a_fenced_log_acknowledges_nothing_more() {
         header_hash: [0; 32],
         disks: DiskTable::default(),
     };
-    let mut log = Log::new(limits, start);
+    Log::new(limits, start)
+}
+
+#[test]
+fn a_fenced_log_acknowledges_nothing_more() {
+    let mut log = log(1, 4);
     for _ in 0..2 {
         log.submit(NOW, None, Submission::Event(EventBody::Barrier)).unwrap();
     }
@@ -350,4 +355,32 @@ fn a_fenced_log_acknowledges_nothing_more() {
     assert_eq!(log.committed(), Lsn::ZERO);
     let refused = log.submit(NOW, None, Submission::Event(EventBody::Barrier)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Fenced);
+}
+
+#[test]
+fn while_the_store_is_away_age_cuts_no_further_segments() {
+    let mut log = log(1 << 10, 2);
+    let at = |s: u64| Now { monotonic: Duration::from_secs(s), ..NOW };
+    let compressed =
+        |log: &mut Log| std::iter::from_fn(|| log.poll()).filter(|e| matches!(e, Effect::Compress(_))).count();
+    let mut started = Vec::new();
+    for second in 0..10 {
+        log.submit(at(second), None, Submission::Event(EventBody::Barrier)).unwrap();
+        log.tick(at(second + 1));
+        started.push(compressed(&mut log));
+    }
+    assert_eq!(started, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(log.wake_at(), None);
+    let seq = Seq::new(1);
+    log.handle(Done::Compressed { seq, stored_bytes: 0 });
+    log.handle(Done::Sealed { seq, header_hash: [1; 32] });
+    log.handle(Done::Put { seq });
+    log.handle(Done::ClaimSeen { present: false });
+    assert_eq!(log.committed(), Lsn::new(1));
+    log.tick(at(11));
+    let waiting = std::iter::from_fn(|| log.poll()).find_map(|effect| match effect {
+        Effect::Compress(segment) => Some((segment.first_lsn, segment.last_lsn)),
+        _ => None,
+    });
+    assert_eq!(waiting, Some((Lsn::new(3), Lsn::new(10))), "all that waited goes at once");
 }

@@ -15,8 +15,8 @@ use tidemark_format::{
 };
 use tokio::sync::Semaphore;
 
-/// Frames of one job: about a MiB, a millisecond or two.
-const FRAMES_A_JOB: usize = 16;
+/// Frames of one job: about 2 MiB, a few milliseconds.
+const FRAMES_A_JOB: usize = 32;
 
 /// The threads that compress.
 #[derive(Clone, Debug)]

@@ -92,9 +92,9 @@ impl Shared {
     fn log_one(&self, log: &mut Log, at: Option<TimeNs>, what: Submission) -> Result<(Lsn, TimeNs)> {
         log.admit(&what)?;
         self.durability.logged(log.last_lsn().next(), &what);
-        let was_asleep = log.wake_at().is_none();
+        let asleep = log.wake_at().is_none();
         let given = log.submit(self.now(), at, what)?;
-        if was_asleep || log.has_effects() {
+        if log.has_effects() || (asleep && log.wake_at().is_some()) {
             self.work.notify_one();
         }
         Ok(given)
