@@ -1,6 +1,7 @@
 //! Serves a file's bytes from memory through the FUSE adapter: what the adapter alone costs, without any history.
 //!
-//! `cargo run --release -p tidemark-fuse --example memory_disk -- FILE DIR`, then read `DIR/disk.raw`; `umount DIR` ends it.
+//! `cargo run --release -p tidemark-fuse --example memory_disk -- FILE DIR [THREADS]`, then read `DIR/disk.raw`; `umount DIR`
+//! ends it.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -43,8 +44,8 @@ impl DiskFs for OneDisk {
     fn readdir(&self, _ino: Ino) -> Answer<Vec<DirEntry>> {
         Answer::Now(Ok(vec![DirEntry { ino: DISK, kind: NodeKind::Disk, name: "disk.raw".into() }]))
     }
-    fn open(&self, _ino: Ino) -> Answer<Opened<Vec<u8>>> {
-        Answer::Now(Ok(Opened { file: self.bytes.clone(), caching: Caching::Keep }))
+    fn open(&self, _ino: Ino) -> Answer<Arc<Vec<u8>>> {
+        Answer::Now(Ok(self.bytes.clone()))
     }
     fn read(&self, file: &Arc<Vec<u8>>, offset: u64, len: u32, hit: &mut dyn FnMut(&[u8])) -> ReadAnswer {
         let from = (offset as usize).min(file.len());
@@ -72,9 +73,15 @@ impl DiskFs for OneDisk {
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, file, dir] = args.as_slice() else { return Err("usage: memory_disk FILE DIR".into()) };
+    let [_, file, dir, threads @ ..] = args.as_slice() else {
+        return Err("usage: memory_disk FILE DIR [THREADS]".into());
+    };
+    let mut options = ServeOptions::default();
+    if let Some(threads) = threads.first() {
+        options.answer_threads = threads.parse()?;
+    }
     let disk = OneDisk { bytes: Arc::new(std::fs::read(file)?) };
-    let mount = serve(Arc::new(disk), dir.as_ref(), &ServeOptions::default(), &Env::system())?;
+    let mount = serve(Arc::new(disk), dir.as_ref(), &options, &Env::system())?;
     mount.wait()?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! Not here: mounting ([`crate::mountpoint`]) and what the tree looks like ([`crate::tree`]).
 
 use crate::error::{Error, Result};
-use crate::fs::{Answer, Attr, Caching, DirEntry, DiskFs, Ino, NodeKind, Opened, ReadAnswer, SeekTo, Validity};
+use crate::fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, ReadAnswer, SeekTo, Validity};
 use crate::handles::Handles;
 use crate::health::Health;
 use crate::options::ServeOptions;
@@ -326,11 +326,8 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
             "open a disk",
             |fs| fs.open(ino(node)),
             move |answer| match answer {
-                Ok(Opened { file, caching }) => {
-                    let how = match caching {
-                        Caching::Keep if !direct => FopenFlags::FOPEN_KEEP_CACHE,
-                        Caching::Keep | Caching::Never => FopenFlags::FOPEN_DIRECT_IO,
-                    };
+                Ok(file) => {
+                    let how = if direct { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
                     reply.opened(FileHandle(files.insert(file)), how);
                 }
                 Err(error) => reply.error(errno(&error)),

@@ -22,6 +22,14 @@ pub enum Error {
         /// The number.
         ino: u64,
     },
+    /// A takeover replaced this write while an image of the old one was open.
+    #[error("disk {disk} at lsn {lsn} was replaced by a takeover; close the files that show the old one")]
+    Replaced {
+        /// The disk.
+        disk: String,
+        /// The write.
+        lsn: u64,
+    },
     /// A directory was needed.
     #[error("node {ino} is not a directory")]
     NotADirectory {
@@ -151,7 +159,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::Read { kind, .. } => *kind,
-            Self::Deadline { .. } | Self::Unmount { .. } | Self::Session { .. } => ErrorKind::Retry,
+            Self::Deadline { .. } | Self::Replaced { .. } | Self::Unmount { .. } | Self::Session { .. } => {
+                ErrorKind::Retry
+            }
             Self::NoFuse { .. } | Self::Helper { .. } => ErrorKind::Denied,
             Self::Mountpoint { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 ErrorKind::Denied

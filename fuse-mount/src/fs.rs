@@ -3,8 +3,8 @@
 //! [`DiskFs`] knows no FUSE: it is tested by calling it, and FUSE is one thin adapter. Two rules shape it:
 //! - An answer is given [`Answer::Now`] only if that takes microseconds and no I/O; everything else is [`Answer::Later`], a
 //!   future that the transport runs away from its own threads, with a deadline, and may drop at any await.
-//! - The contents behind an inode number never change, so a transport may cache them for as long as it likes, unless
-//!   [`Caching::Never`] or [`Validity::Brief`] says otherwise.
+//! - The contents behind an inode number never change, so a transport may cache them for as long as it likes. Which number a
+//!   name has may change, as [`Validity`] says.
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -106,15 +106,6 @@ pub enum Validity {
     Brief,
 }
 
-/// May a transport keep a disk's bytes for later readers?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caching {
-    /// Yes: they never change.
-    Keep,
-    /// No: the point is provisional, a successor of the writer may still cut it off.
-    Never,
-}
-
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
@@ -124,14 +115,6 @@ pub struct DirEntry {
     pub kind: NodeKind,
     /// The name.
     pub name: OsString,
-}
-
-/// An open disk.
-pub struct Opened<F> {
-    /// What reads go to.
-    pub file: Arc<F>,
-    /// May its bytes be kept?
-    pub caching: Caching,
 }
 
 /// Which way `lseek` looks.
@@ -171,7 +154,7 @@ pub trait DiskFs: Send + Sync + 'static {
     /// Everything a directory shows, without `.` and `..`; a bounded sample where any name works.
     fn readdir(&self, ino: Ino) -> Answer<Vec<DirEntry>>;
     /// Opens a disk.
-    fn open(&self, ino: Ino) -> Answer<Opened<Self::File>>;
+    fn open(&self, ino: Ino) -> Answer<Arc<Self::File>>;
     /// Reads at most `len` bytes, fewer only at the end of the disk. If they are at hand, `hit` is called once, with all
     /// of them, before this returns.
     fn read(&self, file: &Arc<Self::File>, offset: u64, len: u32, hit: &mut dyn FnMut(&[u8])) -> ReadAnswer;

@@ -19,9 +19,7 @@ mod stats;
 mod tree;
 
 pub use error::{Error, Result};
-pub use fs::{
-    Answer, Attr, Caching, DirEntry, DiskFs, Ino, NodeKind, Opened, Pending, ReadAnswer, SeekTo, Totals, Validity,
-};
+pub use fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, Pending, ReadAnswer, SeekTo, Totals, Validity};
 pub use names::{ESCAPED_BYTES_MAX, escape, unescape};
 pub use options::{Access, ServeOptions};
 pub use session::{MountHandle, Unmounted, serve};
@@ -47,6 +45,9 @@ pub struct MountOptions {
 /// # Errors
 /// If `options.tree.at` names no point, `dir` cannot be mounted on, or FUSE is missing or not permitted.
 pub fn mount(domain: Domain, dir: &Path, options: &MountOptions, env: &Env) -> Result<MountHandle> {
-    let tree = TimeTree::new(domain, options.tree.clone(), env.clone())?;
+    let mut tree = options.tree.clone();
+    // A look for new writes that fails must leave time to show what is known.
+    tree.refresh_deadline = tree.refresh_deadline.min(options.serve.request_deadline / 2);
+    let tree = TimeTree::new(domain, tree, env.clone())?;
     serve(Arc::new(tree), dir, &options.serve, env)
 }

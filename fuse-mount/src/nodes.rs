@@ -8,22 +8,15 @@ use crate::fs::Ino;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidemark_format::{DiskId, Lsn};
+use tidemark_format::{DiskId, Epoch, Lsn};
 
-/// Whether a point's contents can still change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Finality {
-    /// Never again.
-    Final,
-    /// The writer has written it but a successor may still cut it off.
-    Provisional,
-}
-
-/// A point as the tree shows it. The two finalities of one LSN are two nodes: their contents may differ.
+/// A point as the tree shows it. An LSN that a successor of its writer cut off may be given again: the epoch tells the two
+/// apart, and the contents of an LSN of an epoch never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shown {
     pub(crate) lsn: Lsn,
-    pub(crate) finality: Finality,
+    /// The writer epoch that wrote it.
+    pub(crate) epoch: Epoch,
 }
 
 /// What a number stands for.
@@ -66,9 +59,9 @@ impl Node {
             }
         };
         let point = |shown: &Shown| {
-            let mut bytes = [0; 9];
+            let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&shown.lsn.get().to_le_bytes());
-            bytes[8] = u8::from(shown.finality == Finality::Provisional);
+            bytes[8..].copy_from_slice(&shown.epoch.get().to_le_bytes());
             bytes
         };
         match self {
@@ -161,14 +154,14 @@ impl Nodes {
 mod tests {
     use super::*;
 
-    fn shown(lsn: u64, finality: Finality) -> Shown {
-        Shown { lsn: Lsn::new(lsn), finality }
+    fn shown(lsn: u64, epoch: u64) -> Shown {
+        Shown { lsn: Lsn::new(lsn), epoch: Epoch::new(epoch) }
     }
 
     #[test]
     fn a_node_is_kept_while_it_is_referred_to_and_then_comes_back_under_its_old_number() {
         let nodes = Nodes::new(Node::Root);
-        let node = Node::Disk(shown(7, Finality::Final), DiskId::new(1));
+        let node = Node::Disk(shown(7, 1), DiskId::new(1));
         let ino = nodes.refer(&node);
         assert_eq!(nodes.refer(&node), ino);
         nodes.forget(ino, 1);
@@ -181,7 +174,7 @@ mod tests {
 
     #[test]
     fn different_things_have_different_numbers() {
-        let (a, b) = (shown(7, Finality::Final), shown(7, Finality::Provisional));
+        let (a, b) = (shown(7, 1), shown(7, 2));
         let nodes = [
             Node::Root,
             Node::Times,

@@ -7,17 +7,17 @@
 //! Not here: reading blocks (`tidemark-reader`), FUSE ([`crate::adapter`]).
 
 use crate::error::{Error, Result};
-use crate::fs::{Answer, Attr, Caching, DirEntry, DiskFs, Ino, NodeKind, Opened, ReadAnswer, SeekTo, Totals, Validity};
+use crate::fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, ReadAnswer, SeekTo, Totals, Validity};
 use crate::images::Images;
 use crate::names::{escape, unescape};
-use crate::nodes::{Finality, Node, Nodes, Shown};
+use crate::nodes::{Node, Nodes, Shown};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_env::Env;
-use tidemark_format::{ErrorKind, Lsn, TimeNs};
+use tidemark_format::{ErrorKind, Lsn, ObjectKey, TimeNs};
 use tidemark_reader::{DiskAt, DiskImage, Domain, Point, PointSpec, TimeText, Timeline};
 
 /// Ending of every disk's file name.
@@ -83,7 +83,7 @@ impl TimeTree {
             Some(spec) => {
                 let point = timeline.resolve(spec, env.clock.wall());
                 let point = point.map_err(|error| failed(format!("find {spec}"), error))?;
-                Some(shown(&timeline, point.lsn))
+                Some(shown(&timeline, point.lsn).ok_or_else(|| Error::NoEntry { name: spec.to_string() })?)
             }
         };
         let inner = Inner {
@@ -118,6 +118,19 @@ impl TimeTree {
     }
 }
 
+/// Sets when the next look for new writes may begin, once this one ends in whatever way.
+struct NextLook<'a> {
+    inner: &'a Inner,
+    pause: Duration,
+}
+
+impl Drop for NextLook<'_> {
+    fn drop(&mut self) {
+        let next = self.inner.env.clock.monotonic() + self.pause;
+        *self.inner.freshness.next_look.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+}
+
 impl Inner {
     fn is_stale(&self) -> bool {
         self.env.clock.monotonic() >= *self.freshness.next_look.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,14 +143,17 @@ impl Inner {
             return;
         }
         let patience = self.options.refresh_deadline;
+        // Whoever asked may give up at any await: then, too, the next look waits as after a failure.
+        let mut pause = NextLook { inner: self, pause: patience.max(self.options.refresh_interval) };
         let trouble = match tokio::time::timeout(patience, self.domain.refresh()).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(failed("look for new writes".into(), error)),
             Err(_) => Some(Error::Deadline { what: "look for new writes".into(), deadline: patience }),
         };
-        let pause =
-            if trouble.is_some() { patience.max(self.options.refresh_interval) } else { self.options.refresh_interval };
-        *self.freshness.next_look.lock().unwrap_or_else(PoisonError::into_inner) = self.env.clock.monotonic() + pause;
+        if trouble.is_none() {
+            pause.pause = self.options.refresh_interval;
+        }
+        drop(pause);
         if let Some(error) = trouble {
             let latest = self.domain.timeline().latest();
             tracing::warn!("{}; still showing {latest} as the newest", crate::health::chain(&error));
@@ -169,7 +185,12 @@ impl Inner {
                 let size_bytes = target.len() as u64;
                 Ok(Attr { ino, kind: NodeKind::Link, size_bytes, changed: point.time, validity: Validity::Brief })
             }
-            Node::Point(shown) | Node::Vm(shown, _) => directory(shown.lsn, validity(*shown)),
+            Node::Point(point) | Node::Vm(point, _) | Node::Disk(point, _)
+                if self.check_current(timeline, ino, *point).is_err() =>
+            {
+                Err(Error::Stale { ino: ino.get() })
+            }
+            Node::Point(shown) | Node::Vm(shown, _) => directory(shown.lsn, validity(timeline, *shown)),
             Node::Disk(shown, id) => {
                 let disk = timeline.disks_at(shown.lsn).into_iter().find(|disk| disk.id == *id);
                 let disk = disk.ok_or(Error::Stale { ino: ino.get() })?;
@@ -178,10 +199,15 @@ impl Inner {
                     kind: NodeKind::Disk,
                     size_bytes: disk.size_bytes,
                     changed: time_of(timeline, shown.lsn),
-                    validity: validity(*shown),
+                    validity: validity(timeline, *shown),
                 })
             }
         }
+    }
+
+    /// Refuses a point that a takeover has cut off since the node was looked up; the kernel then looks its name up again.
+    fn check_current(&self, timeline: &Timeline, ino: Ino, point: Shown) -> Result<()> {
+        if shown(timeline, point.lsn) == Some(point) { Ok(()) } else { Err(Error::Stale { ino: ino.get() }) }
     }
 
     /// Where a link leads: the point, and the text of the link.
@@ -214,12 +240,11 @@ impl Inner {
             Node::Bookmarks => Ok(Node::Bookmark(unescape(name).ok_or_else(missing)?.into())),
             Node::Lsns => {
                 let lsn: u64 = name.parse().map_err(|_| missing())?;
-                let in_history = (timeline.first().lsn.get()..=timeline.latest().lsn.get()).contains(&lsn);
-                // One name per point: no `007`, no `+7`, no 0.
-                if lsn == 0 || !in_history || lsn.to_string() != name {
+                // One name per point: no `007`, no `+7`.
+                if lsn.to_string() != name {
                     return Err(missing());
                 }
-                Ok(Node::Point(shown(timeline, Lsn::new(lsn))))
+                shown(timeline, Lsn::new(lsn)).map(Node::Point).ok_or_else(missing)
             }
             Node::Point(point) => {
                 let known = disks_by_vm(timeline, point.lsn).contains_key(name);
@@ -252,11 +277,11 @@ impl Inner {
             Node::Lsns => {
                 let mut lsns: Vec<Lsn> = sample().iter().map(|point| point.lsn).collect();
                 lsns.push(timeline.latest().lsn);
-                lsns.retain(|lsn| *lsn > Lsn::ZERO);
                 lsns.sort_unstable();
                 lsns.dedup();
-                let point = |lsn| entry(Node::Point(shown(timeline, lsn)), NodeKind::Directory, lsn.to_string());
-                lsns.into_iter().map(point).collect()
+                let points = lsns.into_iter().filter_map(|lsn| shown(timeline, lsn));
+                let dir = |point: Shown| entry(Node::Point(point), NodeKind::Directory, point.lsn.to_string());
+                points.map(dir).collect()
             }
             Node::Bookmarks => {
                 let mut names: Vec<&str> = timeline.bookmarks().iter().map(|mark| mark.name.as_str()).collect();
@@ -284,9 +309,9 @@ impl Inner {
     fn attributes(&self, timeline: &Timeline, node: &Node) -> Vec<(&'static str, String)> {
         let mut all = vec![("user.tidemark.domain", timeline.domain().to_string())];
         let (Node::Point(point) | Node::Vm(point, _) | Node::Disk(point, _)) = node else { return all };
-        let finality = match point.finality {
-            Finality::Final => "final",
-            Finality::Provisional => "provisional",
+        let finality = match validity(timeline, *point) {
+            Validity::Forever => "final",
+            Validity::Brief => "provisional",
         };
         all.push(("user.tidemark.lsn", point.lsn.to_string()));
         all.push(("user.tidemark.time", TimeText(time_of(timeline, point.lsn)).to_string()));
@@ -302,10 +327,12 @@ impl Inner {
     }
 }
 
-/// A point of the timeline as the tree shows it.
-fn shown(timeline: &Timeline, lsn: Lsn) -> Shown {
-    let finality = if lsn <= timeline.final_through() { Finality::Final } else { Finality::Provisional };
-    Shown { lsn, finality }
+/// A point of the timeline as the tree shows it; `None` outside the history.
+fn shown(timeline: &Timeline, lsn: Lsn) -> Option<Shown> {
+    match timeline.object_of(lsn)? {
+        ObjectKey::Log { epoch, .. } => Some(Shown { lsn, epoch }),
+        _ => None,
+    }
 }
 
 /// When an LSN happened; for what lies outside the history, when it was last written.
@@ -313,16 +340,16 @@ fn time_of(timeline: &Timeline, lsn: Lsn) -> TimeNs {
     timeline.time_of(lsn).unwrap_or(timeline.latest().time)
 }
 
-fn validity(point: Shown) -> Validity {
-    match point.finality {
-        Finality::Final => Validity::Forever,
-        Finality::Provisional => Validity::Brief,
-    }
+/// A successor may still cut off what is not final, and use its name again.
+fn validity(timeline: &Timeline, point: Shown) -> Validity {
+    if point.lsn <= timeline.final_through() { Validity::Forever } else { Validity::Brief }
 }
 
 /// Every LSN is a crash-consistent cut of all disks; a bookmark exactly there may promise more.
 fn consistency(timeline: &Timeline, lsn: Lsn) -> String {
-    let level = timeline.bookmarks().iter().filter(|mark| mark.point.lsn == lsn).map(|mark| mark.level).max();
+    let marks = timeline.bookmarks();
+    let here = marks.partition_point(|mark| mark.point.lsn < lsn);
+    let level = marks[here..].iter().take_while(|mark| mark.point.lsn == lsn).map(|mark| mark.level).max();
     level.map_or("crash", |level| level.name()).to_owned()
 }
 
@@ -396,25 +423,28 @@ impl DiskFs for TimeTree {
         }
     }
 
-    fn open(&self, ino: Ino) -> Answer<Opened<DiskImage>> {
+    fn open(&self, ino: Ino) -> Answer<Arc<DiskImage>> {
         let (point, id) = match self.inner.nodes.get(ino) {
             Ok(Node::Disk(point, id)) => (point, id),
             Ok(_) => return Answer::Now(Err(Error::IsADirectory { ino: ino.get() })),
             Err(error) => return Answer::Now(Err(error)),
         };
-        let caching = match point.finality {
-            Finality::Final => Caching::Keep,
-            Finality::Provisional => Caching::Never,
-        };
         if let Some(file) = self.inner.images.get(point, id) {
-            return Answer::Now(Ok(Opened { file, caching }));
+            return Answer::Now(Ok(file));
         }
         let inner = self.inner.clone();
         Answer::later(async move {
+            inner.check_current(&inner.domain.timeline(), ino, point)?;
             let image = inner.domain.disk(id, point.lsn).await;
             let image = image.map_err(|error| failed(format!("open disk {id} at lsn {}", point.lsn), error))?;
-            inner.images.keep(point, id, &image);
-            Ok(Opened { file: image, caching })
+            // The timeline may have moved on meanwhile, and the reader shares images by LSN alone: what a takeover replaced
+            // must not come back under the new number.
+            inner.check_current(&inner.domain.timeline(), ino, point)?;
+            if !inner.images.keep(point, id, &image) {
+                inner.images.forget_idle();
+                return Err(Error::Replaced { disk: id.to_string(), lsn: point.lsn.get() });
+            }
+            Ok(image)
         })
     }
 

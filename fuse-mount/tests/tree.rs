@@ -14,10 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_bucket::Bucket;
 use tidemark_env::{Env, ManualClock};
-use tidemark_format::{BLOCK_BYTES, DiskId, EventBody, Extent, KeyFamily, Level, Lsn, RowKind, TimeNs};
+use tidemark_format::{BLOCK_BYTES, DiskId, EventBody, Extent, KeyFamily, Level, Lsn, ObjectKey, RowKind, Seq, TimeNs};
 use tidemark_fuse::{
-    Answer, Attr, Caching, DiskFs, Error, Ino, NodeKind, ReadAnswer, Result, SeekTo, TimeTree, TreeOptions, Validity,
-    unescape,
+    Answer, Attr, DiskFs, Error, Ino, NodeKind, ReadAnswer, Result, SeekTo, TimeTree, TreeOptions, Validity, unescape,
 };
 use tidemark_model::{DomainModel, OpsShape, any_ops};
 use tidemark_reader::{Domain, PointSpec};
@@ -87,7 +86,7 @@ impl Fixture {
 
     /// Bytes of a disk, by the same two ways as a transport: at hand, else later.
     async fn read(&self, path: &str, offset: u64, len: u32) -> Result<Vec<u8>> {
-        let file = self.tree.open(self.walk(path).await?.ino).get().await?.file;
+        let file = self.tree.open(self.walk(path).await?.ino).get().await?;
         let mut found = None;
         match self.tree.read(&file, offset, len, &mut |bytes| found = Some(bytes.to_vec())) {
             ReadAnswer::Hit => Ok(found.expect("a hit shows its bytes")),
@@ -406,14 +405,26 @@ fn contract_latest_follows_the_writer_within_the_refresh_interval() {
     });
 }
 
+/// A log whose last write was not acknowledged, and beside it the same log taken over before that write.
+async fn two_successions() -> (LogBuilder, LogBuilder, Lsn) {
+    let (mut loser, mut winner) = (LogBuilder::in_memory().await, LogBuilder::in_memory().await);
+    let mut lost = Lsn::ZERO;
+    for (log, byte) in [(&mut loser, 1), (&mut winner, 2)] {
+        let disk = add(log, 1, "db", "root", 8);
+        log.seal().await;
+        if byte == 2 {
+            log.begin_epoch().await;
+        }
+        lost = log.write(disk, 0, &noise(byte, 512));
+        log.seal().await;
+    }
+    (loser, winner, lost)
+}
+
 #[test]
-fn contract_points_that_are_not_final_are_marked_and_never_cached() {
+fn contract_points_that_are_not_final_are_marked_and_looked_up_again() {
     block_on(async {
-        let mut log = LogBuilder::in_memory().await;
-        let disk = add(&mut log, 1, "db", "root", 8);
-        log.seal().await;
-        let open_end = log.write(disk, 0, &noise(1, 512));
-        log.seal().await;
+        let (mut log, _, open_end) = two_successions().await;
         // Somebody has claimed the next epoch: it may cut off what no header says was acknowledged.
         log.claim(log.epoch.next()).await;
         let it = all_of_time(&log).await;
@@ -421,18 +432,49 @@ fn contract_points_that_are_not_final_are_marked_and_never_cached() {
         let provisional = it.walk(&path).await.unwrap();
         assert_eq!(it.xattr(provisional.ino, "finality"), "provisional");
         assert_eq!(provisional.validity, Validity::Brief);
-        assert_eq!(it.tree.open(provisional.ino).get().await.unwrap().caching, Caching::Never);
         assert_eq!(it.read(&path, 0, 512).await.unwrap(), noise(1, 512));
         let done = it.walk("lsn/3/db/root.raw").await.unwrap();
         assert_eq!((it.xattr(done.ino, "finality").as_str(), done.validity), ("final", Validity::Forever));
-        assert_eq!(it.tree.open(done.ino).get().await.unwrap().caching, Caching::Keep);
-        // The successor takes over behind it: now it is final, under another number.
+        // The successor takes over behind it: now it is final, and still the same file.
         log.cut(log.epoch.next()).await;
         it.clock.advance(Duration::from_secs(1));
         it.link("", "latest").await;
         let settled = it.walk(&path).await.unwrap();
-        assert_eq!(it.xattr(settled.ino, "finality"), "final");
-        assert_ne!(settled.ino, provisional.ino);
+        assert_eq!((it.xattr(settled.ino, "finality").as_str(), settled.validity), ("final", Validity::Forever));
+        assert_eq!(settled.ino, provisional.ino);
+    });
+}
+
+#[test]
+fn contract_a_write_that_a_takeover_replaced_is_another_file() {
+    block_on(async {
+        let (log, winner, lsn) = two_successions().await;
+        let epoch = log.epoch.next();
+        log.claim(epoch).await;
+        let it = all_of_time(&log).await;
+        let path = format!("lsn/{lsn}/db/root.raw");
+        let lost = it.walk(&path).await.unwrap();
+        let held = it.tree.open(lost.ino).get().await.unwrap();
+        assert_eq!(it.read(&path, 0, 512).await.unwrap(), noise(1, 512));
+        for seq in [Seq::new(0), Seq::new(1)] {
+            let key = ObjectKey::Log { epoch, seq };
+            let object = winner.bucket.read_only().get(&key).await.unwrap();
+            log.bucket.appender().put(&key, object).await.unwrap();
+        }
+        it.clock.advance(Duration::from_secs(1));
+        it.link("", "latest").await;
+        // The old number is stale, so that its name is looked up again; files that are open keep their bytes.
+        assert_eq!(errno(it.tree.getattr(lost.ino)), libc::ESTALE);
+        assert_eq!(held.read(0, 512).await.unwrap(), noise(1, 512));
+        let won = it.walk(&path).await.unwrap();
+        assert_ne!(won.ino, lost.ino);
+        // Never the old bytes under the new number, whoever still holds them.
+        match it.read(&path, 0, 512).await {
+            Ok(bytes) => assert_eq!(bytes, noise(2, 512)),
+            Err(error) => assert_eq!(error.errno(), libc::EIO, "{error}"),
+        }
+        drop(held);
+        assert_eq!(it.read(&path, 0, 512).await.unwrap(), noise(2, 512));
     });
 }
 
@@ -467,7 +509,7 @@ fn contract_holes_are_found_from_the_indexes() {
         log.range(disk, Extent::new(101, 1), RowKind::Unmap);
         log.seal().await;
         let it = all_of_time(&log).await;
-        let file = it.tree.open(it.walk("latest/db/root.raw").await.unwrap().ino).get().await.unwrap().file;
+        let file = it.tree.open(it.walk("latest/db/root.raw").await.unwrap().ino).get().await.unwrap();
         let before = requests(&log.bucket);
         let mut edges = Vec::new();
         let mut at = 0;
@@ -515,7 +557,7 @@ fn a_read_across_slices_of_the_cache_is_still_a_hit() {
         let it = all_of_time(&log).await;
         let offset = (2048 - 64) * BLOCK;
         assert_eq!(it.read("latest/db/root.raw", offset, 64 << 10).await.unwrap(), bytes);
-        let file = it.tree.open(it.walk("latest/db/root.raw").await.unwrap().ino).get().await.unwrap().file;
+        let file = it.tree.open(it.walk("latest/db/root.raw").await.unwrap().ino).get().await.unwrap();
         let mut seen = Vec::new();
         let answer = it.tree.read(&file, offset + 3, 60_000, &mut |part| seen.extend_from_slice(part));
         assert!(matches!(answer, ReadAnswer::Hit));
