@@ -3,7 +3,7 @@
 //! Two or three writers share one bucket. Each takes its steps one request at a time, in any interleaving, and may stop
 //! taking steps at any moment and for ever: a crash, a stalled VM and a lost request all look like that. Claims may also
 //! be taken and abandoned, and a writer may be cloned with all its memory (a snapshot revert of an appliance). In every
-//! reachable state [`State::violation`] asks what a future writer or reader would find in the bucket.
+//! reachable state the model asks what a future writer or reader would find in the bucket.
 //!
 //! The search is breadth-first with a visited set of 128-bit fingerprints, so a counterexample is a shortest one. The
 //! chance that two of a few million states share a fingerprint, hiding one of them, is below 10^-24.
