@@ -14,7 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tidemark_bucket::ReadOnly;
@@ -202,13 +202,17 @@ pub(crate) struct Heads {
     bucket: ReadOnly,
     domain: DomainId,
     next_uid: AtomicU32,
-    /// What the first request for a head asks for.
-    prefix_bytes: u64,
+    /// What the first request for a head asks for at most.
+    prefix_bytes_max: u64,
+    /// How long heads were lately; 0 before the first.
+    usual_bytes: AtomicU64,
     deadline: Duration,
     in_flight_max: usize,
     absent_retries_max: u32,
 }
 
+/// Requests for heads are for multiples of this.
+const HEAD_BYTES_STEP: u64 = 8 << 10;
 /// First pause before an object that must exist is asked for again; doubles.
 const ABSENT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -218,7 +222,8 @@ impl Heads {
             bucket,
             domain,
             next_uid: AtomicU32::new(0),
-            prefix_bytes: options.head_bytes.max(HEADER_BYTES as u64),
+            prefix_bytes_max: options.head_bytes.max(HEADER_BYTES as u64),
+            usual_bytes: AtomicU64::new(0),
             deadline: options.request_deadline,
             in_flight_max: options.requests_in_flight_max.max(1),
             absent_retries_max: options.absent_retries_max,
@@ -303,7 +308,7 @@ impl Heads {
     async fn head_once(&self, key: ObjectKey) -> Result<Arc<Segment>> {
         let store = |source| Error::Store { key, source };
         let format = |source| Error::Format { key, source };
-        let asked = self.prefix_bytes;
+        let asked = self.prefix_bytes();
         let mut front = self.bucket.get_prefix(&key, asked).await.map_err(store)?;
         let header = SegmentHeader::decode(&front).map_err(format)?;
         if header.head_len > front.len() as u64 {
@@ -316,8 +321,23 @@ impl Heads {
         if (front.len() as u64) < asked {
             head.check_total_len(front.len() as u64).map_err(format)?;
         }
+        self.met(head.header.head_len);
         let uid = self.next_uid.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Segment { uid, key, head }))
+    }
+
+    /// What to ask for so that one request very likely brings the whole head, and little else.
+    fn prefix_bytes(&self) -> u64 {
+        match self.usual_bytes.load(Ordering::Relaxed) {
+            0 => self.prefix_bytes_max,
+            usual => (usual + usual / 2).next_multiple_of(HEAD_BYTES_STEP).min(self.prefix_bytes_max),
+        }
+    }
+
+    /// Remembers the length of a head; long ones are forgotten slowly. Two threads may overwrite each other: it is a guess.
+    fn met(&self, head_len: u64) {
+        let usual = self.usual_bytes.load(Ordering::Relaxed);
+        self.usual_bytes.store(head_len.max(usual - usual / 8), Ordering::Relaxed);
     }
 }
 

@@ -19,6 +19,9 @@ use tidemark_bucket::ReadOnly;
 use tidemark_format::{ErrorKind, FormatError, FrameDecoder, FrameEntry};
 use tokio::sync::{Notify, Semaphore};
 
+/// Frames that are decoded before other tasks have a turn: about a millisecond.
+const FRAMES_A_TURN: usize = 16;
+
 /// A frame of an opened segment.
 type FrameId = (u32, u32);
 type Outcome = Result<Bytes, Arc<Error>>;
@@ -153,7 +156,10 @@ impl FrameStore {
             Err(error) if error.kind() == ErrorKind::DataLoss => None,
             Err(source) => return landing.fail(Error::Store { key: segment.key, source }),
         };
-        for &frame in &run.frames {
+        for (i, &frame) in run.frames.iter().enumerate() {
+            if i % FRAMES_A_TURN == FRAMES_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let first_try = whole.as_ref().and_then(|bytes| {
                 let range = segment.head.frames.object_range(frame as usize)?;
                 let (from, to) = (range.start - run.bytes.start, range.end - run.bytes.start);

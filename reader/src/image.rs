@@ -48,6 +48,8 @@ pub struct DiskImage {
     uid: u64,
     table: Arc<ChunkTable>,
     prefetch: Mutex<Prefetch>,
+    /// Held while a region is resolved, so that readers that come at once do it once. Striped by region.
+    resolving: [tokio::sync::Mutex<()>; 8],
     this: Weak<DiskImage>,
 }
 
@@ -72,6 +74,8 @@ impl DiskImage {
         let parts =
             history.seeds.iter().filter(|part| part.named <= at && Some(part.start) == start).copied().collect();
         let options = &inner.options;
+        // What is read ahead must not push out what was read ahead before.
+        let window_max = options.prefetch_bytes_max.min(options.cache_bytes_max / 4);
         Ok(Arc::new_cyclic(|this| Self {
             inner: Arc::clone(inner),
             timeline: Arc::clone(timeline),
@@ -85,7 +89,8 @@ impl DiskImage {
             shrinks: history.shrinks(at).collect(),
             uid: NEXT_UID.fetch_add(1, Ordering::Relaxed),
             table: ChunkTable::new(blocks.saturating_mul(BLOCK_BYTES)),
-            prefetch: Mutex::new(Prefetch::new(options.prefetch_start_bytes, options.prefetch_bytes_max)),
+            prefetch: Mutex::new(Prefetch::new(options.prefetch_start_bytes, window_max)),
+            resolving: Default::default(),
             this: this.clone(),
         }))
     }
@@ -275,6 +280,10 @@ impl DiskImage {
 
     /// The extent map of a region.
     pub(crate) async fn map_of(&self, region: u64) -> Result<Arc<RegionMap>> {
+        if let Some(map) = self.inner.maps.get(self.uid, region) {
+            return Ok(map);
+        }
+        let _alone = self.resolving[region as usize % self.resolving.len()].lock().await;
         if let Some(map) = self.inner.maps.get(self.uid, region) {
             return Ok(map);
         }

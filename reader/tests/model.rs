@@ -58,7 +58,7 @@ async fn check_holes(image: &DiskImage, model: &DiskModel) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn prop_every_point_in_time_matches_the_model(

@@ -104,6 +104,26 @@ async fn sequential_reads_are_read_ahead_and_share_requests() {
 }
 
 #[tokio::test]
+async fn a_sequential_reader_that_only_hits_is_still_read_ahead_of() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions::default()).await;
+    let step = 64 << 10;
+    for at in [0, step] {
+        image.read(at as u64, step).await.unwrap();
+    }
+    // From here on nothing but hits: each window that is entered asks for the next one.
+    let all_hit = async {
+        for at in (2 * step..64 * MIB).step_by(step) {
+            let right = |bytes: &[u8]| bytes == &content[at..at + step];
+            while image.read_cached(at as u64, step, right).is_none_or(|same| !same) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all_hit).await.expect("the stream went dry");
+}
+
+#[tokio::test]
 async fn many_readers_of_one_range_share_one_request() {
     let (log, disk, content) = seeded().await;
     let slow = Faults::seeded(1).on("base/", Op::Get, Fault::Slow(std::time::Duration::from_millis(30)), 1.0);

@@ -124,7 +124,12 @@ pub async fn verify(
     };
     let mut findings = Findings::default();
     let absent_retries = options.absent_retries_max;
-    let checks = keys.iter().map(|(key, len)| check(bucket, domain, *key, *len, absent_retries));
+    // Tasks of their own, so that several cores hash and decompress.
+    let checks = keys.iter().map(|&(key, len)| {
+        let bucket = bucket.clone();
+        let task = tokio::spawn(async move { check(&bucket, domain, key, len, absent_retries).await });
+        async move { task.await.unwrap_or(Err(Error::TaskLost)) }
+    });
     let mut checks = stream::iter(checks).buffered(OBJECTS_AT_A_TIME);
     let mut at = 0;
     while let Some(found) = checks.next().await {
