@@ -18,9 +18,12 @@ pub(crate) struct Images {
 #[derive(Default)]
 struct State {
     /// By disk and LSN: the epochs whose write it is, with the image. Hardly ever more than one.
-    live: HashMap<(Lsn, DiskId), Vec<(Epoch, Weak<DiskImage>)>>,
+    live: HashMap<(Lsn, DiskId), Vec<Version>>,
     recent: VecDeque<Arc<DiskImage>>,
 }
+
+/// One epoch's write of a number.
+type Version = (Epoch, Weak<DiskImage>);
 
 impl Images {
     /// The image of a disk at a point, if it is open or was a moment ago.
