@@ -7,11 +7,14 @@
 // Shared with `cargo xtask`.
 #[allow(unreachable_pub)]
 mod meaning;
+// Shared with `cargo xtask`, and a model for the tests of readers.
+#[allow(unreachable_pub, dead_code)]
+mod r0;
 
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tidemark_format::*;
 
 struct Vector {
@@ -25,16 +28,28 @@ fn dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors"))
 }
 
-/// Names of files of the folder, without those that are about the vectors.
+/// Names of files below the folder, without those that are about the vectors.
 fn files() -> BTreeSet<String> {
-    let names = fs::read_dir(dir()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name != "README.md" && name != "MANIFEST.blake3").collect()
+    fn walk(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+            match entry.file_type().unwrap().is_dir() {
+                true => walk(&entry.path(), &format!("{name}/"), into),
+                false => drop(into.insert(name)),
+            }
+        }
+    }
+    let mut names = BTreeSet::new();
+    walk(&dir(), "", &mut names);
+    names.retain(|name| name != "README.md" && name != "MANIFEST.blake3");
+    names
 }
 
 fn all() -> Vec<Vector> {
     let names = files();
     let read = |name: &str| {
-        let name = name.strip_suffix(".bin")?;
+        let name = name.strip_suffix(".bin").filter(|name| !name.contains('/'))?;
         let bytes = fs::read(dir().join(format!("{name}.bin"))).unwrap();
         let json: Json = serde_json::from_slice(&fs::read(dir().join(format!("{name}.json"))).unwrap()).unwrap();
         let text = |member: &str| json[member].as_str().unwrap_or_else(|| panic!("{name}: {member}"));
@@ -81,6 +96,33 @@ fn vector_canonical_objects_are_written_to_the_same_bytes() {
         count += 1;
     }
     assert!(count >= 20, "{count}");
+}
+
+/// Whole domains, read as "Restore at level R0" says.
+#[test]
+fn vector_domains_mean_what_their_json_says() {
+    let files = files();
+    let names = files.iter().filter_map(|file| file.strip_prefix("domains/")?.strip_suffix(".json"));
+    let names: Vec<_> = names.filter(|name| !name.contains('/')).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let json: Json =
+            serde_json::from_slice(&fs::read(dir().join(format!("domains/{name}.json"))).unwrap()).unwrap();
+        let prefix = format!("domains/{name}/");
+        let keys = files.iter().filter_map(|file| file.strip_prefix(&prefix));
+        let bucket = keys.map(|key| (key.parse().unwrap(), fs::read(dir().join(&prefix).join(key)).unwrap())).collect();
+        match (r0::History::open(&bucket), json["error"].as_str()) {
+            (Ok(history), None) => assert_eq!(history.meaning(), json["meaning"], "{name}"),
+            (Err(broken), Some(error)) => {
+                assert_eq!(
+                    (broken.error, broken.key.to_string().as_str()),
+                    (error, json["key"].as_str().unwrap()),
+                    "{name}"
+                );
+            }
+            (got, wanted) => panic!("{name}: wanted error {wanted:?}, got {:?}", got.map(|history| history.last_lsn())),
+        }
+    }
 }
 
 #[test]

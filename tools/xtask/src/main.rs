@@ -8,6 +8,9 @@ mod forge;
 #[path = "../../../format-spec/tests/meaning/mod.rs"]
 mod meaning;
 mod offence;
+#[allow(unreachable_pub, dead_code)]
+#[path = "../../../format-spec/tests/r0/mod.rs"]
+mod r0;
 mod spec;
 mod style;
 mod vectors;

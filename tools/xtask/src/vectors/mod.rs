@@ -1,6 +1,7 @@
 //! Makes the golden vectors of `format-spec/vectors`, always the same ones. What is written once is never changed:
 //! only vectors that are missing are added.
 
+mod domains;
 mod negatives;
 mod positives;
 
@@ -66,22 +67,34 @@ fn all() -> Vec<Vector> {
     all
 }
 
-/// Adds the vectors that `dir` lacks, and their lines to its manifest. Returns their names.
+/// Every file of the folder: its name and its bytes.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for vector in all() {
+        files.push((format!("{}.json", vector.name), vector.json().into_bytes()));
+        files.push((format!("{}.bin", vector.name), vector.bytes));
+    }
+    for domain in domains::all() {
+        files.push((format!("domains/{}.json", domain.name), domain.json().into_bytes()));
+        files.extend(domain.bucket.into_iter().map(|(key, bytes)| (format!("domains/{}/{key}", domain.name), bytes)));
+    }
+    files
+}
+
+/// Adds the files that `dir` lacks, and their lines to its manifest. Returns their names.
 pub(crate) fn write_new(dir: &Path) -> std::io::Result<Vec<String>> {
     let manifest = dir.join("MANIFEST.blake3");
     let mut lines = std::fs::read_to_string(&manifest).unwrap_or_default();
     let mut added = Vec::new();
-    for vector in all() {
-        let json = vector.json();
-        for (extension, bytes) in [("bin", &vector.bytes[..]), ("json", json.as_bytes())] {
-            let file = format!("{}.{extension}", vector.name);
-            if dir.join(&file).exists() {
-                continue;
-            }
-            std::fs::write(dir.join(&file), bytes)?;
-            writeln!(lines, "{}  {file}", blake3::hash(bytes).to_hex()).expect("writing to a String cannot fail");
-            added.push(file);
+    for (file, bytes) in files() {
+        let path = dir.join(&file);
+        if path.exists() {
+            continue;
         }
+        std::fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
+        std::fs::write(path, &bytes)?;
+        writeln!(lines, "{}  {file}", blake3::hash(&bytes).to_hex()).expect("writing to a String cannot fail");
+        added.push(file);
     }
     let mut sorted: Vec<_> = lines.lines().collect();
     sorted.sort_by_key(|line| line.split_once("  ").map(|(_, file)| file));
@@ -98,13 +111,9 @@ mod tests {
     fn every_vector_that_can_be_made_is_in_the_folder() {
         let dir = crate::root().join("format-spec/vectors");
         let mut names = BTreeSet::new();
-        for vector in all() {
-            assert!(names.insert(vector.name.clone()), "{} is made twice", vector.name);
-            assert!(
-                dir.join(format!("{}.bin", vector.name)).exists(),
-                "{}: run `cargo xtask vectors --write-new`",
-                vector.name
-            );
+        for (file, _) in files() {
+            assert!(dir.join(&file).exists(), "{file} is not there: run `cargo xtask vectors --write-new`");
+            assert!(names.insert(file.clone()), "{file} is made twice");
         }
     }
 }

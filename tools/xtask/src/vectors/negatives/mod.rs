@@ -3,6 +3,8 @@
 mod records;
 mod sections;
 
+pub(super) use sections::varint;
+
 use super::positives::mixed_bytes;
 use super::{Vector, domain, log_key};
 use crate::forge::{HEADER_FIELDS, Parts, field, rehash_header};

@@ -6,7 +6,7 @@ use crate::vectors::Vector;
 use crate::vectors::positives::{mixed_bytes, two_raw_frames};
 use tidemark_format::*;
 
-fn varint(mut value: u64) -> Vec<u8> {
+pub(in crate::vectors) fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
