@@ -262,20 +262,24 @@ impl DiskImage {
 
     /// What the blocks of `extent` hold, in order, past the cache.
     pub(crate) async fn pieces(&self, extent: Extent) -> Result<Vec<(Extent, Source)>> {
-        let mut all = Vec::new();
-        let mut start = extent.start;
-        while start < extent.end() {
-            let region = start / REGION_BLOCKS;
-            let end = ((region + 1) * REGION_BLOCKS).min(extent.end());
-            let part = Extent::new(start, end - start);
-            let loaded = self.load(&*self.map_of(region).await?, part, part).await?;
-            if let Some(failure) = loaded.failures.into_iter().next() {
-                return Err(failure.error);
+        let what = || format!("read disk {} blocks {extent}", self.id);
+        within(self.inner.options.request_deadline, what, async {
+            let mut all = Vec::new();
+            let mut start = extent.start;
+            while start < extent.end() {
+                let region = start / REGION_BLOCKS;
+                let end = ((region + 1) * REGION_BLOCKS).min(extent.end());
+                let part = Extent::new(start, end - start);
+                let loaded = self.load(&*self.map_of(region).await?, part, part).await?;
+                if let Some(failure) = loaded.failures.into_iter().next() {
+                    return Err(failure.error);
+                }
+                all.extend(loaded.pieces);
+                start = end;
             }
-            all.extend(loaded.pieces);
-            start = end;
-        }
-        Ok(all)
+            Ok(all)
+        })
+        .await
     }
 
     /// The extent map of a region.
@@ -380,16 +384,22 @@ impl DiskImage {
     }
 
     async fn next_of(&self, offset: u64, hole: bool) -> Result<Option<u64>> {
-        let mut at = offset / BLOCK_BYTES;
-        while at < self.blocks {
-            let map = self.map_of(at / REGION_BLOCKS).await?;
-            let rest = Extent::new(at, map.region().end() - at);
-            if let Some(piece) = map.clipped(rest).find(|piece| piece.state.is_zeros() == hole) {
-                return Ok(Some(piece.extent.byte_start().max(offset)));
+        let what = || format!("look for holes of disk {} from byte {offset} on", self.id);
+        within(self.inner.options.request_deadline, what, async {
+            let mut at = offset / BLOCK_BYTES;
+            while at < self.blocks {
+                let map = self.map_of(at / REGION_BLOCKS).await?;
+                let rest = Extent::new(at, map.region().end() - at);
+                if let Some(piece) = map.clipped(rest).find(|piece| piece.state.is_zeros() == hole) {
+                    return Ok(Some(piece.extent.byte_start().max(offset)));
+                }
+                at = rest.end();
+                // A large empty disk is a long walk without anything to wait for.
+                tokio::task::consume_budget().await;
             }
-            at = rest.end();
-        }
-        Ok(None)
+            Ok(None)
+        })
+        .await
     }
 
     /// Bytes that are neither holes nor unknown.

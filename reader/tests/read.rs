@@ -164,6 +164,21 @@ async fn small_caches_stay_within_their_bounds_and_give_right_bytes() {
     drop((image, domain));
 }
 
+#[tokio::test]
+async fn the_largest_disk_costs_no_more_memory_than_its_data() {
+    let mut log = LogBuilder::in_memory().await;
+    let blocks = tidemark_format::DISK_BLOCKS_MAX;
+    let disk = log.blank_disk(1, blocks);
+    log.write(disk, blocks - 8, &noise(1, 4096));
+    log.write(disk, 0, &noise(2, 4096));
+    log.seal().await;
+    let image = image_of(&log.bucket, disk, small_options()).await;
+    assert_eq!(image.read((blocks - 8) * 512, 1 << 20).await.unwrap(), noise(1, 4096));
+    assert_eq!(image.read(0, 8192).await.unwrap(), [noise(2, 4096), vec![0; 4096]].concat());
+    assert!(image.read_cached(0, 8192, |_| ()).is_some());
+    assert_eq!(image.next_data(0).await.unwrap(), Some(0));
+}
+
 /// Flips one bit of the stored bytes of the object at `key`.
 async fn flip(bucket: &Bucket, key: ObjectKey, at: u64) {
     let mut bytes = bucket.read_only().get(&key).await.unwrap().to_vec();

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Chunks that one leaf of the table names: 1 GiB of a disk in 8 KiB.
 const LEAF: usize = 1024;
+/// Leaves of one table: a disk's first PiB can be cached. What lies beyond is read past the cache.
+const LEAVES_MAX: u64 = 1 << 20;
 /// Chunks that a cache holds at most, whatever its size: 64 GiB of address space.
 const CHUNKS_MAX: usize = 64 << 10;
 
@@ -24,7 +26,7 @@ pub(crate) struct ChunkTable {
 impl ChunkTable {
     /// A table for a disk of `size` bytes.
     pub(crate) fn new(size: u64) -> Arc<Self> {
-        let leaves = size.div_ceil((LEAF * CHUNK_BYTES) as u64) as usize;
+        let leaves = size.div_ceil((LEAF * CHUNK_BYTES) as u64).min(LEAVES_MAX);
         Arc::new(Self { leaves: (0..leaves).map(|_| OnceLock::new()).collect() })
     }
 

@@ -307,6 +307,10 @@ impl Walk {
                 let key = ObjectKey::writer_claim(Epoch::new(hi));
                 return Err(Error::Missing { key, why: format!("claim {} came after it", self.claim_lo) });
             }
+            _ if self.claim_lo == u64::MAX => {
+                let key = ObjectKey::writer_claim(Epoch::new(u64::MAX));
+                return Err(Error::Chain { key, why: "no epoch can follow it".into() });
+            }
             Some(hi) if hi == self.claim_lo + 1 => {
                 self.phase = Phase::Cuts { next: self.claim_lo, asked_to: self.claim_lo, batch: 1 };
             }

@@ -5,8 +5,11 @@
 use super::object::{Checked, Head};
 use super::{Damage, DamagedBlocks, Found, VerifyReport};
 use crate::core::disks::Disks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tidemark_format::{Claim, Epoch, Event, Hint, Lsn, ObjectKey, Role, Seq, Tail};
+
+/// Missing claims that are reported one by one in front of one that is there.
+const MISSING_CLAIMS_MAX: usize = 16;
 
 /// All that is known of the objects of a domain.
 #[derive(Debug, Default)]
@@ -97,13 +100,21 @@ impl Findings {
     }
 
     fn judge_claims(&self, report: &mut VerifyReport) {
-        let newest = self.claims.keys().filter(|(role, _)| *role == Role::Writer).map(|(_, e)| e.get()).max();
-        let newest_log = self.log.keys().map(|(epoch, _)| epoch.get()).max();
-        for number in 1..=newest.max(newest_log).unwrap_or(0) {
-            let key = ObjectKey::writer_claim(Epoch::new(number));
-            if !self.claims.contains_key(&(Role::Writer, Epoch::new(number))) {
-                report.damage.push(missing(key, "claims are never deleted, and a later epoch exists", None));
+        let mut epochs: BTreeSet<u64> = self.log.keys().map(|(epoch, _)| epoch.get()).collect();
+        epochs.extend(self.claims.keys().filter(|(role, _)| *role == Role::Writer).map(|(_, epoch)| epoch.get()));
+        let mut next = 1;
+        for epoch in epochs {
+            let claimed = self.claims.contains_key(&(Role::Writer, Epoch::new(epoch)));
+            // A wrong number can be far away; the first few that lack say enough.
+            for number in (next..epoch).take(MISSING_CLAIMS_MAX).chain((!claimed).then_some(epoch)) {
+                let key = ObjectKey::writer_claim(Epoch::new(number));
+                report.damage.push(missing(
+                    key,
+                    "claims are never deleted, and this epoch or a later one exists",
+                    None,
+                ));
             }
+            next = epoch.saturating_add(1);
         }
     }
 
@@ -184,7 +195,7 @@ impl Findings {
             place.disks.table.clone_from(&cut.disks);
         }
         place.expected = Some((head.header.header_hash, cut.next_lsn));
-        place.last = place.last.max(Lsn::new(cut.next_lsn.get() - 1));
+        place.last = place.last.max(Lsn::new(cut.next_lsn.get().saturating_sub(1)));
         place.time = place.time.max(head.header.last_time.get());
     }
 
@@ -228,8 +239,9 @@ impl Findings {
             let more = self.log.range((epoch, seq)..).next().is_some_and(|((e, _), _)| *e == epoch);
             if !more && number < last.get() {
                 let what = format!("so are all segments up to {}, though the log names them", last.get());
-                let lost = self.lost_lsns(epoch, seq.next(), last, place.last);
-                report.damage.push(missing(ObjectKey::Log { epoch, seq: seq.next() }, &what, lost));
+                let next = Seq::new(number + 1);
+                let lost = self.lost_lsns(epoch, next, last, place.last);
+                report.damage.push(missing(ObjectKey::Log { epoch, seq: next }, &what, lost));
                 (place.expected, place.events_lost) = (None, true);
                 place.last = lost.map_or(place.last, |(_, last)| last);
                 break;
@@ -246,7 +258,8 @@ impl Findings {
                 .find(|head| head.cut.as_ref().and_then(|cut| cut.predecessor).is_some_and(|tail| tail.epoch == epoch))
         });
         let next = behind?.header.first_lsn;
-        (next > known.next()).then(|| (known.next(), Lsn::new(next.get() - 1)))
+        let (first, last) = (known.checked_next()?, Lsn::new(next.get().checked_sub(1)?));
+        (first <= last).then_some((first, last))
     }
 
     fn judge_link(&self, key: ObjectKey, head: &Head, place: &mut Place, report: &mut VerifyReport) {
@@ -297,9 +310,9 @@ impl Findings {
         let behind = self.log.range((epoch, last)..=(epoch, Seq::new(u64::MAX))).filter_map(|(_, head)| head.as_ref());
         let acked = behind.map(|head| head.header.acked_through).max().unwrap_or(Lsn::ZERO);
         if acked > place.last {
-            let key = ObjectKey::Log { epoch, seq: last.next() };
+            let key = ObjectKey::Log { epoch, seq: last.checked_next().unwrap_or(last) };
             let what = format!("lsn {acked} was acknowledged behind it");
-            report.damage.push(missing(key, &what, Some((place.last.next(), acked))));
+            report.damage.push(missing(key, &what, place.last.checked_next().map(|first| (first, acked))));
         }
     }
 
