@@ -65,19 +65,11 @@ impl History {
         let mut history = Self { genesis, log: Vec::new(), bases: BTreeMap::new(), final_through: Lsn::ZERO };
         let newest = (1..=claimed).rev().map(Epoch::new).find(|epoch| bucket.contains_key(&ObjectKey::cut(*epoch)));
         let Some(newest) = newest else { return Ok(history) };
-        let log_key = |epoch, seq| ObjectKey::Log { epoch, seq: Seq::new(seq) };
-        let tail = (0..).take_while(|seq| bucket.contains_key(&log_key(newest, *seq))).last();
-        // Epochs from the newest to the oldest, each with its last segment and the segments in order.
-        let mut epochs = Vec::new();
-        let mut next = tail.map(|tail| (newest, tail));
-        while let Some((epoch, tail)) = next {
-            let mut segments = Vec::new();
-            for seq in 0..=tail {
-                segments.push(history.segment(bucket, log_key(epoch, seq))?);
-            }
-            let cut = segments[0].head.cut.clone();
-            next = cut.and_then(|cut| cut.predecessor).map(|tail| (tail.epoch, tail.seq.get()));
-            epochs.push(segments);
+        // Epochs from the newest to the oldest, each with its segments in order.
+        let mut epochs = vec![history.newest_epoch(bucket, newest)?];
+        while let Some(Tail { epoch, seq, .. }) = epochs.last().and_then(|segments| predecessor(&segments[0])) {
+            let keys = (0..=seq.get()).map(|seq| ObjectKey::Log { epoch, seq: Seq::new(seq) });
+            epochs.push(keys.map(|key| history.segment(bucket, key)).collect::<Result<_, _>>()?);
         }
         history.log = epochs.into_iter().rev().flatten().collect();
         history.check_chain()?;
@@ -87,6 +79,30 @@ impl History {
         let acked = history.log.iter().map(|segment| segment.head.header.acked_through).max();
         history.final_through = if newest.get() == claimed { last } else { acked.unwrap_or(Lsn::ZERO) };
         Ok(history)
+    }
+
+    /// The segments of the newest epoch, up to where its log ends: at the first that is absent, or that a clone of the
+    /// owner left behind. What was acknowledged must not lie behind the end.
+    fn newest_epoch(&self, bucket: &Bucket, epoch: Epoch) -> Result<Vec<Segment>, Broken> {
+        let keys = (0..).map(|seq| ObjectKey::Log { epoch, seq: Seq::new(seq) });
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut end: Option<ObjectKey> = None;
+        for key in keys.take_while(|key| bucket.contains_key(key)) {
+            let segment = self.segment(bucket, key)?;
+            let header = &segment.head.header;
+            let last = segments.last().map(|last| &last.head.header);
+            if end.is_none() && last.is_some_and(|last| header.prev_header_hash != last.header_hash) {
+                end = Some(key);
+            }
+            match end {
+                None => segments.push(segment),
+                Some(key) if last.is_some_and(|last| header.acked_through > last.last_lsn) => {
+                    return Err(Broken { error: "Chain", key });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(segments)
     }
 
     fn segment(&self, bucket: &Bucket, key: ObjectKey) -> Result<Segment, Broken> {
@@ -182,7 +198,9 @@ impl History {
                 _ => {}
             }
         }
-        let restorable = restorable?;
+        // A gap is known later than the points that it spoils.
+        let lost = |(_, body): (Lsn, &EventBody)| matches!(body, EventBody::Gap { disk: of, from, to } if *of == disk && *from < at && at <= *to);
+        let restorable = restorable? && !self.events().any(lost);
         let size = self.size(disk, at)?;
         // A row of the log wins over any base row, and a resize forgets what is older than it.
         let log = self.contents(&self.log.iter().collect::<Vec<_>>(), disk, at);
@@ -232,6 +250,11 @@ impl History {
         sizes.for_each(|(_, size)| drop(contents.split_off(&size)));
         contents
     }
+}
+
+/// What a CUT names as its predecessor.
+fn predecessor(cut: &Segment) -> Option<Tail> {
+    cut.head.cut.as_ref()?.predecessor
 }
 
 /// The JSON of golden domains (`vectors/README.md`).

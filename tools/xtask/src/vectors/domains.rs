@@ -196,6 +196,11 @@ fn bookmark(name: &str) -> Entry {
 
 /// Epoch 1 with two segments and one that came too late, epoch 2 claimed and abandoned, epoch 3 with the rest.
 fn grown() -> Owner {
+    grown_from(|_, tail| tail)
+}
+
+/// `grown` whose second CUT names what `tail_of` makes of the true tail.
+fn grown_from(tail_of: fn(&Bucket, Option<Tail>) -> Option<Tail>) -> Owner {
     let mut owner = Owner::new();
     let tail = owner.claim();
     owner.cut(tail);
@@ -207,7 +212,7 @@ fn grown() -> Owner {
     (owner.seq, owner.prev, owner.next_lsn, owner.acked, owner.ms) = (seq, prev, next_lsn, acked, ms);
     let tail = owner.claim();
     owner.claim();
-    owner.cut(tail);
+    owner.cut(tail_of(&owner.bucket, tail));
     owner.segment(vec![Data(1, 0, "g"), add(2, "vdb", 8), on(2, |disk| EventBody::SeedStart { disk })]);
     let started = owner.next_lsn - 1;
     let first = owner.base(1, 2, started, 0, "hijk");
@@ -215,7 +220,7 @@ fn grown() -> Owner {
     let second = owner.base(2, 2, started, 4, "nopq");
     owner.segment(vec![second, on(2, |disk| EventBody::SeedDone { disk }), consistent(2), bookmark("seeded")]);
     owner.segment(vec![resize(1, 4), Data(1, 1, "r"), resize(1, 8), Zero(1, 4, 4), Data(1, 5, "s"), bookmark("first")]);
-    let gap = EventBody::Gap { disk: DiskId::new(2), from: Lsn::new(20), to: Lsn::new(22) };
+    let gap = EventBody::Gap { disk: DiskId::new(2), from: Lsn::new(20), to: Lsn::new(25) };
     owner.segment(vec![
         Entry::Event(gap),
         on(2, |disk| EventBody::ResyncStart { disk }),
@@ -242,6 +247,9 @@ pub(super) fn all() -> Vec<Domain> {
     let mut cut_only = Owner::new();
     let tail = cut_only.claim();
     cut_only.cut(tail);
+    let mut cloned = grown();
+    cloned.prev = [0xcc; 32];
+    cloned.segment(vec![Data(2, 0, "YYYY")]);
     let mut overtaken = grown();
     overtaken.claim();
     let mut all = vec![
@@ -253,6 +261,12 @@ pub(super) fn all() -> Vec<Domain> {
         ),
         good("claimed", "a domain that was claimed and never written", &["R-3"], claimed),
         good("cut-only", "a domain of one CUT", &["R-3", "R-4"], cut_only),
+        good(
+            "cloned",
+            "a segment that a clone of the owner wrote where the log ends, with a hash of a segment of its own",
+            &["R-3", "F-7"],
+            cloned,
+        ),
         good("overtaken", "a newer claim without CUT: only what was acknowledged is final", &["R-4"], overtaken),
     ];
     all.extend(broken());
@@ -339,20 +353,21 @@ fn broken() -> Vec<Domain> {
                 edit(bucket, log(1, 2), &|parts| parts.header[184] ^= 1);
             },
         ),
-        bad(
-            "cut-stale",
-            "a CUT that leaves out the last segment that was acknowledged",
-            &["C-2"],
-            "Chain",
-            log(3, 0),
-            &|bucket| {
-                edit(bucket, log(3, 0), &|parts| {
-                    let section = parts.section(5);
-                    let at = section.windows(9).position(|window| window == b"tail_seq\x02").expect("a CUT has one");
-                    section[at + 8] = 1;
-                });
-            },
-        ),
+        Domain {
+            bucket: grown_from(|bucket, tail| {
+                let before = bucket[&ObjectKey::Log { epoch: Epoch::new(1), seq: Seq::new(1) }].get(448..480)?;
+                Some(Tail { seq: Seq::new(1), header_hash: before.try_into().ok()?, ..tail? })
+            })
+            .bucket,
+            ..bad(
+                "cut-stale",
+                "a CUT that leaves out the last segment of its predecessor",
+                &["C-2"],
+                "Chain",
+                log(3, 0),
+                &|_| {},
+            )
+        },
         bad(
             "stale-epoch",
             "a segment of epoch 1 in the place of one of epoch 3",
