@@ -19,8 +19,10 @@ use tidemark_format::{KeyFamily, ObjectKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Bytes of an object fetched by one request when its length is not known.
-const WHOLE_GET_CHUNK_BYTES: u64 = 8 << 20;
+/// Most bytes fetched by one request of a body whose length is not known.
+const CHUNK_BYTES: u64 = 8 << 20;
+/// Longest time granted to a transfer, whatever length was asked for.
+const TRANSFER_MAX: Duration = Duration::from_secs(3600);
 /// Attempts that may come back short before the object is taken to be damaged.
 const SHORT_ATTEMPTS_MAX: u32 = 3;
 /// Bodies up to this length do not wait for the byte limit: a claim must not queue behind a segment's upload.
@@ -99,23 +101,24 @@ impl Dispatch {
 
     /// The whole object.
     pub(crate) async fn get(&self, key: &ObjectKey) -> Result<Bytes> {
-        let mut parts = Vec::new();
-        let mut at = 0;
-        loop {
-            let got = self.get_some(key, at, WHOLE_GET_CHUNK_BYTES).await?;
-            let chunk = got.bytes.len() as u64;
-            at += chunk;
-            parts.push(got.bytes);
-            let done = got.object_len.map_or(chunk < WHOLE_GET_CHUNK_BYTES, |len| at >= len);
-            if done {
-                return Ok(join(parts));
-            }
-        }
+        self.get_prefix(key, u64::MAX).await
     }
 
     /// The first bytes of the object: `len_max` of them, or all.
     pub(crate) async fn get_prefix(&self, key: &ObjectKey, len_max: u64) -> Result<Bytes> {
-        Ok(self.get_some(key, 0, len_max).await?.bytes)
+        let mut parts = Vec::new();
+        let mut at = 0;
+        loop {
+            let wanted = CHUNK_BYTES.min(len_max - at);
+            let got = self.get_some(key, at, wanted).await?;
+            let received = got.bytes.len() as u64;
+            at += received;
+            parts.push(got.bytes);
+            let at_end = got.object_len.map_or(received < wanted, |len| at >= len);
+            if at_end || at == len_max {
+                return Ok(join(parts));
+            }
+        }
     }
 
     /// Exactly the bytes in `range`.
@@ -226,8 +229,8 @@ impl Dispatch {
         Attempt: Future<Output = Result<T, Failure>>,
     {
         let started = Instant::now();
-        let transfer =
-            Duration::from_millis(body_bytes.saturating_mul(1000) / self.options.bytes_per_second_min.max(1));
+        let transfer_ms = body_bytes.saturating_mul(1000) / self.options.bytes_per_second_min.max(1);
+        let transfer = Duration::from_millis(transfer_ms).min(TRANSFER_MAX);
         let deadline = started + self.options.give_up_after + transfer;
         let mut attempts = 0;
         let gave_up = |attempts: u32, source: Cause| {

@@ -149,7 +149,8 @@ impl Error {
             Self::Liar { check, .. } => Some(check.hint()),
             Self::BadUrl { .. } => Some(
                 "use DIR, file:///DIR, s3://BUCKET/PREFIX?endpoint=URL&region=R&path_style=BOOL&ca=FILE, \
-                 azblob://CONTAINER/PREFIX?endpoint=URL, gs://BUCKET/PREFIX or memory:NAME; credentials belong into the environment",
+                 azblob://CONTAINER/PREFIX?endpoint=URL, gs://BUCKET/PREFIX or memory:NAME, with &anonymous=true for \
+                 unsigned requests; credentials belong into the environment",
             ),
             _ => None,
         }

@@ -2,6 +2,12 @@
 //!
 //! A writer is given an [`Appender`], and an appender has no delete (FORMAT.md P8); a reader is given [`ReadOnly`] or, where
 //! it has to keep objects alive, a [`Pinner`]; only maintenance holds a [`Deleter`].
+//!
+//! ```compile_fail,E0599
+//! # async fn writer(appender: tidemark_bucket::Appender, key: tidemark_format::ObjectKey) {
+//! appender.delete(&key).await; // no method named `delete`
+//! # }
+//! ```
 
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};

@@ -12,7 +12,8 @@ pub struct BucketOptions {
     pub requests_in_flight_max: u32,
     /// Body bytes under way at the same time; more wait. A body beyond the limit goes alone.
     pub bytes_in_flight_max: u64,
-    /// Time for one operation with all its attempts and its waiting; then it fails with an error of kind `Retry`.
+    /// Time for one operation with all its attempts and its waiting, beside that for sending its body once; then it fails with
+    /// an error of kind `Retry`.
     pub give_up_after: Duration,
     /// Time for one attempt without a body.
     pub attempt_timeout: Duration,

@@ -37,6 +37,9 @@ impl RemoteStore {
         let (operator, kind, server) = match place {
             Place::S3 { bucket, prefix, server, region, path_style } => {
                 let mut builder = s3(bucket, prefix, server, region.as_deref(), *path_style);
+                if server.anonymous {
+                    builder = builder.skip_signature();
+                }
                 if let Some(S3Key { id, secret }) = &options.s3_key {
                     builder = builder.access_key_id(id).secret_access_key(secret);
                 }
@@ -88,7 +91,7 @@ fn azblob(container: &str, prefix: &str, server: &Server) -> opendal::Result<Ope
         (None, Some(account)) => builder = builder.endpoint(&format!("https://{account}.blob.core.windows.net")),
         (None, None) => {}
     }
-    Operator::new(builder)
+    Operator::new(if server.anonymous { builder.skip_signature() } else { builder })
 }
 
 fn gcs(bucket: &str, prefix: &str, server: &Server) -> opendal::Result<Operator> {
@@ -96,7 +99,7 @@ fn gcs(bucket: &str, prefix: &str, server: &Server) -> opendal::Result<Operator>
     if let Some(endpoint) = &server.endpoint {
         builder = builder.endpoint(endpoint).disable_vm_metadata();
     }
-    Operator::new(builder)
+    Operator::new(if server.anonymous { builder.skip_signature() } else { builder })
 }
 
 fn client(ca: Option<&Path>, options: &BucketOptions) -> Result<reqwest::Client, Cause> {

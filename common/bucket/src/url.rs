@@ -27,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) endpoint: Option<String>,
     /// PEM file with certificates to trust beside the system's.
     pub(crate) ca: Option<PathBuf>,
+    /// Requests are not signed: for public buckets and emulators.
+    pub(crate) anonymous: bool,
 }
 
 impl BucketUrl {
@@ -123,6 +125,9 @@ impl Params {
         for (name, value) in url.query_pairs() {
             match &*name {
                 "endpoint" => params.server.endpoint = Some(endpoint(&value)?),
+                "anonymous" => {
+                    params.server.anonymous = value.parse().map_err(|_| "anonymous is true or false".to_owned())?;
+                }
                 "ca" => params.server.ca = Some(PathBuf::from(&*value)),
                 "region" => params.region = Some(value.into_owned()),
                 "path_style" => {
@@ -172,8 +177,8 @@ fn redact(text: &str) -> String {
     let Some(query) = query else { return head };
     let shown = query.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let known =
-            matches!(name, "region" | "path_style" | "ca") || (name == "endpoint" && !value.contains(['@', '?']));
+        let known = matches!(name, "region" | "path_style" | "ca" | "anonymous")
+            || (name == "endpoint" && !value.contains(['@', '?']));
         if known { pair.to_owned() } else { format!("{name}=***") }
     });
     format!("{head}?{}", shown.collect::<Vec<_>>().join("&"))
@@ -209,6 +214,9 @@ impl fmt::Display for BucketUrl {
         if let Some(ca) = &server.ca {
             add("ca", &ca.to_string_lossy());
         }
+        if server.anonymous {
+            add("anonymous", "true");
+        }
         let (params, slash) = (params.join("&"), if prefix.is_empty() { "" } else { "/" });
         let question = if params.is_empty() { "" } else { "?" };
         let prefix = escape(prefix);
@@ -237,7 +245,11 @@ mod tests {
             Place::S3 {
                 bucket: "bucket".to_owned(),
                 prefix: "a/b".to_owned(),
-                server: Server { endpoint: Some("https://host:9000".to_owned()), ca: Some("/etc/ca.pem".into()) },
+                server: Server {
+                    endpoint: Some("https://host:9000".to_owned()),
+                    ca: Some("/etc/ca.pem".into()),
+                    anonymous: false,
+                },
                 region: Some("eu-west-1".to_owned()),
                 path_style: Some(false),
             }
@@ -257,7 +269,7 @@ mod tests {
             "s3://bucket/a%20b/c",
             "s3://bucket/a?endpoint=http://127.0.0.1:8333&region=r&path_style=true&ca=/x%20y/ca.pem",
             "azblob://c/p?endpoint=https://account.blob.core.windows.net",
-            "gs://b/p",
+            "gs://b/p?endpoint=http://127.0.0.1:4443&anonymous=true",
         ] {
             let url: BucketUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), text);

@@ -1,7 +1,7 @@
 //! A plan of faults as text, for the command line of a whole-process test.
 //!
 //! Items stand between commas: `seed=N`, `surface`, `vanish-after=N`, and rules `OP:PREFIX:FAULT:WHEN`. OP is get, put, list,
-//! delete, head or any; PREFIX may be empty; FAULT is error, applied-lost, short, bitflip, stale404, slow-<N>ms, hang or
+//! delete, head or any; PREFIX may be empty; FAULT is error, applied-lost, short, bitflip, stale404, slow-Nms, hang or
 //! ignore-condition; WHEN is a probability or `@N` for the N-th such request:
 //! `seed=7,put:log/:applied-lost:0.05,get::bitflip:0.001,any::slow-20ms:0.1,put:claim/:error:@1`.
 
