@@ -1,1 +1,12 @@
-//! End to end tests over real mounts, real servers and a real VM's recorded writes.
+//! What the end to end tests share: the command line as a process, mounts, the recorded VM, and a guest whose writes
+//! anybody can work out again.
+//!
+//! Everything that a test sets up on the machine (processes, mounts, loop devices) is taken down when its guard drops.
+//! Not here: the tests (`tests/`), each file of which shows one of the promises of the whole.
+
+pub mod guest;
+pub mod process;
+pub mod sample;
+pub mod system;
+
+pub use process::{Mounted, Ran, Tidemark};

@@ -47,7 +47,30 @@ pub(crate) struct Global {
 pub(crate) struct BucketArgs {
     /// Where the domain's objects are
     #[arg(value_name = "URL")]
-    pub(crate) url: BucketUrl,
+    pub(crate) url: UrlText,
+}
+
+/// A bucket's URL as it was typed. It is parsed where it is used: the parser of arguments would repeat what it refuses,
+/// and that may hold a secret.
+#[derive(Clone)]
+pub(crate) struct UrlText(String);
+
+impl UrlText {
+    pub(crate) fn parse(&self) -> tidemark_bucket::Result<BucketUrl> {
+        self.0.parse()
+    }
+}
+
+impl From<String> for UrlText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for UrlText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UrlText(..)")
+    }
 }
 
 /// A disk by the names that people gave it: `VM/DISK`.

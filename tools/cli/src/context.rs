@@ -14,7 +14,7 @@ const FAULTS_VARIABLE: &str = "TIDEMARK_FAULTS";
 
 /// The bucket of a command. Sends no request.
 pub(crate) fn open_bucket(args: &BucketArgs) -> anyhow::Result<Bucket> {
-    let bucket = Bucket::open(&args.url, &BucketOptions::default())?;
+    let bucket = Bucket::open(&args.url.parse()?, &BucketOptions::default())?;
     match std::env::var(FAULTS_VARIABLE) {
         Ok(faults) if !faults.is_empty() => {
             let faults = faults.parse().with_context(|| format!("environment variable {FAULTS_VARIABLE}"))?;

@@ -98,11 +98,12 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
         };
     }
     if let Some(error) = error.downcast_ref::<tidemark_bucket::Error>() {
-        let absent = match error {
-            tidemark_bucket::Error::NotFound(at) => at.key == ObjectKey::Genesis.to_string(),
-            _ => error.is_no_bucket(),
+        let code = match error {
+            tidemark_bucket::Error::NotFound(at) if at.key == ObjectKey::Genesis.to_string() => 10,
+            tidemark_bucket::Error::BadUrl { .. } => 2,
+            _ if error.is_no_bucket() => 10,
+            _ => code_of(error.kind()),
         };
-        let code = if absent { 10 } else { code_of(error.kind()) };
         return Some(Verdict { code, hint: error.hint().map(str::to_owned) });
     }
     if let Some(error) = error.downcast_ref::<tidemark_fuse::Error>() {

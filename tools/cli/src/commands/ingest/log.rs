@@ -47,8 +47,8 @@ impl Marks {
 /// How far an earlier run came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Earlier {
-    /// There was none.
-    Nothing,
+    /// There was none; the domain's newest point has this time.
+    Nothing { latest: TimeNs },
     /// It stopped after so many items; the first has the LSN after `start`.
     Partly { start: Lsn, time: TimeNs, items: u64 },
     /// It is complete.
@@ -103,7 +103,7 @@ pub(super) async fn ingest(args: &IngestArgs, input: &Input, ui: &Ui) -> anyhow:
 
 fn refuse(args: &IngestArgs, marks: &Marks, earlier: &Earlier) -> anyhow::Result<()> {
     let (what, hint) = match earlier {
-        Earlier::Nothing | Earlier::Partly { .. } => return Ok(()),
+        Earlier::Nothing { .. } | Earlier::Partly { .. } => return Ok(()),
         Earlier::Complete { start, end } => (
             format!("this log of {} is in the domain already, between lsn {start} and lsn {end}", args.disk),
             format!("see it with `tidemark points URL`: bookmarks {} and {}", marks.start, marks.end),
@@ -121,7 +121,7 @@ async fn earlier(args: &IngestArgs, marks: &Marks) -> anyhow::Result<Earlier> {
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
     let timeline = domain.timeline();
     let newest = |name: &str| timeline.bookmarks().iter().rev().find(|mark| mark.name == name).map(|mark| mark.point);
-    let Some(start) = newest(&marks.start) else { return Ok(Earlier::Nothing) };
+    let Some(start) = newest(&marks.start) else { return Ok(Earlier::Nothing { latest: timeline.latest().time }) };
     if let Some(end) = newest(&marks.end).filter(|end| end.lsn > start.lsn) {
         return Ok(Earlier::Complete { start: start.lsn, end: end.lsn });
     }
@@ -175,15 +175,24 @@ impl<'a> Run<'a> {
     ) -> anyhow::Result<Self> {
         let now = Env::system().clock.wall();
         let span_ns = entries.saturating_mul(STEP_NS);
-        let time = args.time_start.unwrap_or(TimeNs::new(now.get().saturating_sub(span_ns)));
-        let (disk, size_bytes) = ready_disk(args, writer, survey, When::At(time)).await?;
-        let (start, time, items_before) = match earlier {
+        // So that the last entry is now; but behind what is there already, or many entries would share one time.
+        let latest = match earlier {
+            Earlier::Nothing { latest } => latest,
+            _ => TimeNs::default(),
+        };
+        let begins = now.get().saturating_sub(span_ns).max(latest.get().saturating_add(2 * STEP_NS));
+        let time = args.time_start.unwrap_or(TimeNs::new(begins));
+        // The point before the first entry has a time of its own.
+        let before = TimeNs::new(time.get().saturating_sub(STEP_NS));
+        let (disk, size_bytes) = ready_disk(args, writer, survey, When::At(before)).await?;
+        let (start, before, items_before) = match earlier {
             Earlier::Partly { start, time, items } => (start, time, items),
             _ => {
-                let mark = writer.submit(bookmark(&marks.start), When::At(time)).await?;
+                let mark = writer.submit(bookmark(&marks.start), When::At(before)).await?;
                 (mark.lsn(), mark.time(), 0)
             }
         };
+        let time = TimeNs::new(before.get().saturating_add(STEP_NS));
         let report = Report {
             domain: writer.domain().to_string(),
             disk: args.disk.to_string(),

@@ -42,7 +42,7 @@ pub(crate) struct IngestArgs {
     /// Size of the disk [default: of a raw image its own, of a log its highest byte rounded up to 1 MiB]
     #[arg(long, value_name = "BYTES", value_parser = disk_size)]
     size: Option<SizeBytes>,
-    /// Time of a log's first entry, RFC 3339 [default: such that its last entry is now]
+    /// Time of a log's first entry, RFC 3339 [default: its last entry is now, or all of it right after the newest point]
     #[arg(long, value_name = "TIME", value_parser = time)]
     time_start: Option<TimeNs>,
     /// Seal a segment at this many bytes of writes

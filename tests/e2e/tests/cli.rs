@@ -1,0 +1,245 @@
+//! The command line's promises: exit codes, hints, `--json`, help from one definition.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use serde_json::Value;
+use std::path::Path;
+use tidemark_e2e::sample::{BASE, LOG, path};
+use tidemark_e2e::{Ran, Tidemark};
+
+fn tidemark() -> Tidemark {
+    Tidemark::new(env!("CARGO_BIN_EXE_tidemark-under-test"))
+}
+
+fn sample_domain(dir: &Path) -> String {
+    let url = dir.join("bucket").display().to_string();
+    let (base, log) = (path(BASE).display().to_string(), path(LOG).display().to_string());
+    tidemark().ok(["domain", "create", &url, "--name", "payroll"]);
+    tidemark().ok(["ingest", &url, "--disk", "web1/root", "--format", "raw", &base]);
+    let start = "2026-11-23T09:00:00Z";
+    let log = ["ingest", &url, "--disk", "web1/root", "--format", "blklogwrites", "--time-start", start, &log];
+    tidemark().ok(log);
+    url
+}
+
+/// Must fail with this code, say this, and give a hint that has these words.
+fn fails(args: &[&str], code: i32, says: &str, hints: &str) -> Ran {
+    let ran = tidemark().run(args);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{args:?}: {ran:?}");
+    let mut lines = ran.stderr.lines();
+    let (error, hint) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    assert!(error.starts_with("error: ") && error.contains(says), "{args:?}: {ran:?}");
+    assert!(hint.starts_with("hint: ") && hint.contains(hints), "{args:?}: {ran:?}");
+    assert!(!error.ends_with('.'), "no full stop after what may be copied: {error}");
+    let mut json = vec!["--json"];
+    json.extend(args);
+    let ran_json = tidemark().run(&json);
+    assert_eq!(ran_json.code, Some(code));
+    let report: Value = serde_json::from_str(&ran_json.stderr).unwrap_or_else(|e| panic!("{e}: {ran_json:?}"));
+    assert_eq!(report["exit_code"], code);
+    assert_eq!(format!("error: {}", report["error"].as_str().unwrap()), error);
+    assert_eq!(format!("hint: {}", report["hint"].as_str().unwrap()), hint);
+    ran
+}
+
+#[test]
+fn exit_codes_tell_kinds_of_failure_apart_and_each_has_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sample_domain(dir.path());
+    let missing = dir.path().join("nowhere").display().to_string();
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.display().to_string();
+    let out = dir.path().join("x.img").display().to_string();
+
+    for command in ["points", "verify"] {
+        fails(&[command, &missing], 10, "no such bucket or directory", "check the URL");
+    }
+    fails(&["points", &empty], 10, "tidemark.json", "tidemark domain create");
+    fails(&["domain", "show", &empty], 10, "tidemark.json", "tidemark domain create");
+    let log = path(LOG).display().to_string();
+    let ingest = ["ingest", &empty, "--disk", "a/b", "--format", "blklogwrites", &log];
+    fails(&ingest, 10, "no domain", "tidemark domain create");
+
+    let export = |disk, at| ["export", url.as_str(), "--disk", disk, "--at", at, &out];
+    fails(&export("web1/root", "lsn:100000"), 1, "the newest is lsn 464", "tidemark points");
+    fails(&export("web1/root", "1999-01-01T00:00:00Z"), 1, "history starts at", "tidemark points");
+    fails(&export("web1/root", "bookmark:none"), 1, "no bookmark named \"none\"", "tidemark points");
+    fails(&export("web2/root", "latest"), 1, "no disk web2/root", "web1/root");
+    std::fs::write(&out, "precious").unwrap();
+    fails(&export("web1/root", "latest"), 1, "is there already", "--force");
+    assert_eq!(std::fs::read(&out).unwrap(), b"precious");
+
+    let base = path(BASE).display().to_string();
+    let raw_log = ["ingest", &url, "--disk", "web1/new", "--format", "blklogwrites", &base];
+    fails(&raw_log, 1, "not a write log", "--format raw");
+    fails(
+        &["ingest", &url, "--disk", "web1/root", "--format", "raw", &base],
+        1,
+        "in the domain already",
+        "another VM/DISK",
+    );
+    let small = ["ingest", &url, "--disk", "web1/new", "--format", "raw", "--size", "1M", &base];
+    fails(&small, 1, "more than --size 1M", "leave --size out");
+    fails(&["diff", &url, "--disk", "web1/root", "--from", "latest", "--to", "lsn:7"], 1, "is after --to", "swap");
+}
+
+#[test]
+fn usage_errors_exit_2_and_secrets_in_urls_are_refused() {
+    for args in [
+        &["frobnicate"][..],
+        &["export", "b"],
+        &["points", "s3://key:hunter2@bucket/prefix"],
+        &["points", "s3://bucket/prefix?secret_key=hunter2"],
+        &["points", "ftp://bucket"],
+        &["export", "b", "--disk", "vm", "--at", "latest", "out"],
+        &["export", "b", "--disk", "vm/d", "--at", "yesterday", "out"],
+        &["ingest", "b", "--disk", "vm/d", "--format", "raw", "--size", "513", "f"],
+        &["inspect", "b", "log/1/2"],
+    ] {
+        let ran = tidemark().run(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
+        assert!(!ran.stderr.contains("hunter2"), "a secret was repeated: {ran:?}");
+    }
+}
+
+/// The members of a JSON object.
+fn members(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn json_answers_have_the_members_that_were_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sample_domain(dir.path());
+    let json = |args: &[&str]| tidemark().json(args);
+
+    let points = json(&["points", &url, "--sample", "3"]);
+    let wanted = ["bookmarks", "disks", "domain", "final_through", "first", "gaps", "latest", "name", "sample"];
+    assert_eq!(members(&points), wanted);
+    assert_eq!(points["latest"]["lsn"], 464);
+    assert_eq!(points["bookmarks"][0]["time"], "2026-11-23T08:59:59.999Z", "before the first entry");
+    assert_eq!(points["disks"][0]["disk"], "web1/root");
+    assert_eq!(points["disks"][0]["size_bytes"], 64 << 20);
+
+    let verified = json(&["verify", &url]);
+    assert_eq!((&verified["intact"], &verified["last_lsn"]), (&Value::Bool(true), &464.into()));
+    assert_eq!(verified["damage"], Value::Array(vec![]));
+
+    let explained = json(&["explain", &url, "--disk", "web1/root", "--offset", "1024"]);
+    let lsns: Vec<_> = explained["versions"].as_array().unwrap().iter().map(|v| v["lsn"].as_u64().unwrap()).collect();
+    assert_eq!(lsns, [2, 7, 438, 462], "the superblock's versions: the seed, and three writes");
+    assert_eq!(explained["versions"][1]["kind"], "data");
+    assert_eq!(explained["versions"][1]["object"], "log/0000000000000002/0000000000000001");
+
+    let diff = json(&["diff", &url, "--disk", "web1/root", "--from", "lsn:461", "--to", "lsn:463"]);
+    assert_eq!(diff["changed_bytes"], 1024);
+    assert_eq!(diff["ranges"][0]["offset_bytes"], 1024);
+    assert_eq!(diff["ranges"][0]["lsn"], 462);
+
+    let listing = json(&["inspect", &url]);
+    for object in listing["objects"].as_array().unwrap() {
+        let key = object["key"].as_str().unwrap();
+        let shown = json(&["inspect", &url, key]);
+        assert_eq!(shown["key"], key);
+        if key.starts_with("log/") {
+            assert_eq!(shown["total_bytes"], object["bytes"]);
+        }
+    }
+    let segment = json(&["inspect", &url, "log/0000000000000002/0000000000000001", "--rows"]);
+    assert_eq!(segment["index"].as_array().unwrap().len() as u64, segment["rows"].as_u64().unwrap());
+
+    let shown = json(&["domain", "show", &url]);
+    assert_eq!((&shown["name"], &shown["last_lsn"]), (&"payroll".into(), &464.into()));
+    let read = json(&["bench", "read", &url, "--disk", "web1/root", "--count", "20"]);
+    assert_eq!(read["operations"], 20);
+    let wrote = json(&["bench", "write", &url, "--total", "1M"]);
+    assert_eq!(wrote["bytes"], 1 << 20);
+}
+
+#[test]
+fn points_are_named_by_time_and_by_how_long_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sample_domain(dir.path());
+    let diff = |from: &str, to: &str| {
+        let report = tidemark().json(["diff", &url, "--disk", "web1/root", "--from", from, "--to", to]);
+        (report["from"]["lsn"].as_u64().unwrap(), report["to"]["lsn"].as_u64().unwrap())
+    };
+    assert_eq!(diff("lsn:6", "latest"), (6, 464));
+    let points = tidemark().json(["points", &url]);
+    let name = format!("bookmark:{}", points["bookmarks"][0]["name"].as_str().unwrap());
+    assert_eq!(diff(&name, "2026-11-23T09:00:00.100Z").0, 6);
+    let ago = tidemark().run(["diff", &url, "--disk", "web1/root", "--from", "-10m"]);
+    assert!(matches!(ago.code, Some(0 | 1)), "-10m is a point, not a flag: {ago:?}");
+}
+
+#[test]
+fn a_log_from_stdin_is_ingested_and_needs_a_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().join("bucket").display().to_string();
+    tidemark().ok(["domain", "create", &url, "--name", "piped"]);
+    let ingest = |more: &[&str]| {
+        let mut args = vec!["--json", "ingest", &url, "--disk", "vm/d", "--format", "blklogwrites", "-"];
+        args.extend(more);
+        let file = std::fs::File::open(path("sample.qemuio-discard-zero.log.zst")).unwrap();
+        tidemark().command(&args).stdin(file).output().unwrap()
+    };
+    let refused = ingest(&[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--size"));
+    let done = ingest(&["--size", "1M"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&report["entries"], &report["complete"]), (&7.into(), &true.into()));
+    let again = ingest(&["--size", "1M"]);
+    assert_eq!(again.status.code(), Some(1), "a stream is not ingested twice either");
+}
+
+#[test]
+fn man_pages_and_completions_name_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    tidemark().ok(["man", dir.path().to_str().unwrap()]);
+    let commands = ["domain", "ingest", "points", "mount", "export", "verify", "inspect", "explain", "diff", "bench"];
+    for command in commands {
+        let page = dir.path().join(format!("tidemark-{command}.1"));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        assert!(text.contains(".SH OPTIONS") || text.contains(".SH SUBCOMMANDS"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = tidemark().ok(["completions", shell]).stdout;
+        assert!(commands.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    let help = tidemark().ok(["--help"]).stdout;
+    assert!(commands.iter().all(|command| help.contains(command)) && help.contains("Exit codes"), "{help}");
+    assert!(!help.contains("completions"), "what packagers need is hidden from everybody else");
+}
+
+#[test]
+fn an_answer_is_alone_on_stdout_and_a_closed_pipe_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sample_domain(dir.path());
+    let quiet = tidemark().ok(["--quiet", "points", &url]);
+    assert_eq!(quiet.stderr, "");
+    let mut child = tidemark().command(["inspect", &url]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_fenced_ingestion_exits_11() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().join("bucket").display().to_string();
+    tidemark().ok(["domain", "create", &url, "--name", "fenced"]);
+    let log = path(LOG).display().to_string();
+    let slow = tidemark().env("TIDEMARK_FAULTS", "put:log/:slow-200ms:1");
+    let first = ["ingest", &url, "--disk", "a/b", "--format", "blklogwrites", "--segment-size", "16K", &log];
+    let mut first =
+        slow.command(first).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    tidemark_e2e::system::until("log segment of the first ingestion", || {
+        dir.path().join("bucket/log/0000000000000001").read_dir().is_ok_and(|entries| entries.count() >= 3)
+    });
+    tidemark().ok(["bench", "write", &url, "--total", "64K"]);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut first.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(11), "{said}");
+    assert!(said.contains("hint: another writer has taken over"), "{said}");
+}

@@ -1,0 +1,179 @@
+//! Random histories over several disks, through writers that are closed, die and are followed by others: at any LSN a
+//! reader sees what the model has.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::sync::Arc;
+use tidemark_bucket::Bucket;
+use tidemark_env::{Env, ManualClock};
+use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Level, Lsn, TimeNs};
+use tidemark_model::ops::calls;
+use tidemark_model::{DomainModel, Op, OpsShape, any_ops};
+use tidemark_reader::{Domain, ReaderOptions};
+use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
+
+/// What happens to the writer before a call.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    GoesOn,
+    CommitsAll,
+    Closes,
+    Dies,
+}
+
+fn any_fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        20 => Just(Fate::GoesOn),
+        3 => Just(Fate::CommitsAll),
+        1 => Just(Fate::Closes),
+        1 => Just(Fate::Dies),
+    ]
+}
+
+fn options() -> WriterOptions {
+    WriterOptions { segment_bytes_max: 24 << 10, age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() }
+}
+
+/// Submits one call of the model's; its last LSN is that of its last operation.
+async fn submit(writer: &DomainWriter, call: &[Op]) -> Lsn {
+    let ticket = match &call[0] {
+        Op::DiskAdd { disk, blocks } => {
+            let new = NewDisk { vm: "vm".into(), name: format!("d{disk}"), size_bytes: blocks * BLOCK_BYTES };
+            let (id, ticket) = writer.submit_disk_add(&new, Content::Blank, When::Now).await.unwrap();
+            assert_eq!(id, *disk);
+            ticket
+        }
+        Op::Resize { disk, blocks } => writer.submit_disk_resize(*disk, blocks * BLOCK_BYTES, When::Now).await.unwrap(),
+        Op::DiskRemove { disk } => writer.submit_disk_remove(*disk, When::Now).await.unwrap(),
+        op => {
+            let request = match op {
+                Op::Write { disk, start, data } => {
+                    let data = Bytes::from(data.clone());
+                    Request::Write { disk: *disk, offset: start * BLOCK_BYTES, data }
+                }
+                Op::Zero { disk, extent } => {
+                    Request::Zero { disk: *disk, offset: extent.byte_start(), len: extent.byte_len() }
+                }
+                Op::Unmap { disk, extent } => {
+                    Request::Unmap { disk: *disk, offset: extent.byte_start(), len: extent.byte_len() }
+                }
+                _ => Request::Bookmark { name: "mark".into(), level: Level::Crash },
+            };
+            writer.submit(request, When::Now).await.unwrap()
+        }
+    };
+    ticket.lsn()
+}
+
+async fn play(ops: &[Op], fates: &[Fate], env: &Env) -> (Bucket, DomainModel) {
+    let bucket = Bucket::memory();
+    create_domain(&bucket.appender(), "random", env).await.unwrap();
+    let mut model = DomainModel::new();
+    let mut writer = DomainWriter::open(bucket.appender(), options(), env.clone()).await.unwrap();
+    let mut committed = Lsn::ZERO;
+    let mut fates = fates.iter().copied().chain(std::iter::repeat(Fate::GoesOn));
+    let mut rest = ops;
+    while !rest.is_empty() {
+        match fates.next().expect("there is no end of them") {
+            Fate::GoesOn => {}
+            Fate::CommitsAll => {
+                writer.sync().await.unwrap();
+                committed = model.latest();
+            }
+            fate => {
+                if let Fate::Closes = fate {
+                    writer.close().await.unwrap();
+                    committed = model.latest();
+                }
+                drop(writer);
+                writer = DomainWriter::open(bucket.appender(), options(), env.clone()).await.unwrap();
+                let survived = writer.last_lsn();
+                assert!(survived >= committed, "lsn {committed} was promised, the log ends at lsn {survived}");
+                assert!(survived <= model.latest(), "lsn {survived} was never given");
+                model.truncate(survived);
+                // Operation i has LSN i + 1: what was lost is done again.
+                rest = &ops[survived.get() as usize..];
+                continue;
+            }
+        }
+        let call = calls_from(ops, rest);
+        for op in call {
+            model.apply(op);
+        }
+        assert_eq!(submit(&writer, call).await, model.latest());
+        rest = &rest[call.len()..];
+    }
+    writer.close().await.unwrap();
+    (bucket, model)
+}
+
+/// The call that begins where `rest` does.
+fn calls_from<'a>(ops: &'a [Op], rest: &[Op]) -> &'a [Op] {
+    let mut at = 0;
+    for call in calls(ops) {
+        if at == ops.len() - rest.len() {
+            return call;
+        }
+        at += call.len();
+    }
+    panic!("a crash cut a call in two: lsn {} is inside of one", ops.len() - rest.len());
+}
+
+async fn check(bucket: &Bucket, model: &DomainModel, lsn: Lsn, env: &Env) -> Result<(), TestCaseError> {
+    let domain = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await.unwrap();
+    prop_assert_eq!(domain.timeline().latest().lsn, model.latest());
+    prop_assert_eq!(domain.timeline().final_through(), model.latest());
+    let wanted = model.at(lsn);
+    let shown = domain.timeline().disks_at(lsn);
+    prop_assert_eq!(shown.iter().map(|disk| disk.id).collect::<Vec<_>>(), wanted.keys().copied().collect::<Vec<_>>());
+    for disk in shown {
+        let model = &wanted[&disk.id];
+        prop_assert_eq!(disk.size_bytes, model.blocks() * BLOCK_BYTES, "size of disk {} at lsn {}", disk.id, lsn);
+        prop_assert_eq!(disk.consistent_from.is_some(), model.consistent, "disk {} at lsn {}", disk.id, lsn);
+        if !model.consistent {
+            continue;
+        }
+        let image = domain.disk(disk.id, lsn).await.unwrap();
+        // Unknown blocks: what a disk has just gained, until the next LSN says that it is zeros.
+        let cells = model.image();
+        let mut start = 0;
+        for run in cells.chunk_by(|a, b| a.is_some() == b.is_some()) {
+            let shown = image.read(start as u64 * BLOCK_BYTES, run.len() * BLOCK_BYTES as usize).await;
+            match (shown, model.read(Extent::new(start as u64, run.len() as u64))) {
+                (Ok(shown), Some(wanted)) => prop_assert!(shown == wanted, "disk {} at lsn {}", disk.id, lsn),
+                (Err(error), None) => prop_assert_eq!(error.kind(), ErrorKind::DataLoss, "{}", error),
+                (shown, wanted) => {
+                    let (shown, wanted) = (shown.is_ok(), wanted.is_some());
+                    prop_assert!(false, "disk {} at lsn {}: known {}, must be {}", disk.id, lsn, shown, wanted);
+                }
+            }
+            start += run.len();
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn prop_any_lsn_of_any_history_equals_the_model(
+        ops in any_ops(OpsShape::default()),
+        fates in prop::collection::vec(any_fate(), 100),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let env = Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))));
+        runtime.block_on(async {
+            let (bucket, model) = play(&ops, &fates, &env).await;
+            check(&bucket, &model, model.latest(), &env).await?;
+            for pick in &picks {
+                let lsn = Lsn::new(pick.index(model.latest().get() as usize) as u64 + 1);
+                check(&bucket, &model, lsn, &env).await?;
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+}
