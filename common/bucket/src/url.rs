@@ -56,6 +56,9 @@ impl FromStr for BucketUrl {
     }
 }
 
+/// Shortest name of a bucket or container, on every cloud.
+const NAME_CHARS_MIN: usize = 3;
+
 /// Parameters that hold secrets in some client's URLs. Refused by name, so that the mistake is explained.
 const SECRETS: [&str; 12] = [
     "access_key",
@@ -98,6 +101,10 @@ fn parse(text: &str) -> Result<Place, String> {
     }
     let params = Params::of(&url)?;
     let name = url.host_str().filter(|host| !host.is_empty()).ok_or("it names no bucket")?.to_owned();
+    if name.len() < NAME_CHARS_MIN {
+        // Refused here because some servers do not: they store, and then list nothing.
+        return Err(format!("{name:?} is no bucket: a name has at least {NAME_CHARS_MIN} characters"));
+    }
     if url.port().is_some() {
         return Err("a port belongs into ?endpoint=http://HOST:PORT".to_owned());
     }
@@ -254,10 +261,10 @@ mod tests {
                 path_style: Some(false),
             }
         );
-        let azblob = Place::Azblob { container: "c".to_owned(), prefix: String::new(), server: Server::default() };
-        assert_eq!(place("azblob://c/"), azblob);
-        let gcs = Place::Gcs { bucket: "b".to_owned(), prefix: "p q".to_owned(), server: Server::default() };
-        assert_eq!(place("gs://b//p%20q/"), gcs);
+        let azblob = Place::Azblob { container: "con".to_owned(), prefix: String::new(), server: Server::default() };
+        assert_eq!(place("azblob://con/"), azblob);
+        let gcs = Place::Gcs { bucket: "bkt".to_owned(), prefix: "p q".to_owned(), server: Server::default() };
+        assert_eq!(place("gs://bkt//p%20q/"), gcs);
     }
 
     #[test]
@@ -268,8 +275,8 @@ mod tests {
             "s3://bucket",
             "s3://bucket/a%20b/c",
             "s3://bucket/a?endpoint=http://127.0.0.1:8333&region=r&path_style=true&ca=/x%20y/ca.pem",
-            "azblob://c/p?endpoint=https://account.blob.core.windows.net",
-            "gs://b/p?endpoint=http://127.0.0.1:4443&anonymous=true",
+            "azblob://con/p?endpoint=https://account.blob.core.windows.net",
+            "gs://bkt/p?endpoint=http://127.0.0.1:4443&anonymous=true",
         ] {
             let url: BucketUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), text);
@@ -287,9 +294,9 @@ mod tests {
             "s3://bucket?ACCESS_KEY_ID=SECRET",
             "s3://bucket?endpoint=https://user:SECRET@host",
             "s3://bucket?endpoint=https://host/?sig=SECRET",
-            "azblob://c/p?sig=SECRET",
-            "azblob://c?sas_token=SECRET",
-            "gs://b?credential=SECRET",
+            "azblob://con/p?sig=SECRET",
+            "azblob://con?sas_token=SECRET",
+            "gs://bkt?credential=SECRET",
             "s3://bucket?unknown=SECRET",
             "s3://AKID:SECRET@:x",
         ] {
@@ -305,15 +312,16 @@ mod tests {
         for text in [
             "",
             "s3://",
+            "s3://ab/prefix",
             "s3:///prefix",
             "ftp://host/x",
             "s3://bucket:9000/x",
-            "s3://b?path_style=maybe",
-            "s3://b?endpoint=host:9000",
-            "azblob://c?region=r",
+            "s3://bkt?path_style=maybe",
+            "s3://bkt?endpoint=host:9000",
+            "azblob://con?region=r",
             "file://host/x",
             "file:///x?y=z",
-            "s3://b#x",
+            "s3://bkt#x",
         ] {
             assert!(text.parse::<BucketUrl>().is_err(), "{text}");
         }
