@@ -5,6 +5,7 @@
 //! is answered once: a token dropped by a panic or by a lost task answers EIO by itself.
 //! Not here: mounting ([`crate::mountpoint`]) and what the tree looks like ([`crate::tree`]).
 
+use crate::crew::Crew;
 use crate::error::{Error, Result};
 use crate::fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, ReadAnswer, SeekTo, Validity};
 use crate::handles::Handles;
@@ -41,6 +42,7 @@ pub(crate) struct Adapter<F: DiskFs> {
     files: Arc<Handles<F::File>>,
     listings: Arc<Handles<Vec<DirEntry>>>,
     desk: Arc<Desk>,
+    crew: Arc<Crew>,
     look: Look,
     background_requests_max: u16,
 }
@@ -70,6 +72,7 @@ impl<F: DiskFs> Adapter<F> {
         io: tokio::runtime::Handle,
         health: Arc<Health>,
         counters: Arc<Counters>,
+        crew: Arc<Crew>,
         options: &ServeOptions,
     ) -> Self {
         // Room for at least one whole request, and no more than a semaphore can count.
@@ -94,6 +97,7 @@ impl<F: DiskFs> Adapter<F> {
             files: Arc::default(),
             listings: Arc::default(),
             desk: Arc::new(desk),
+            crew,
             look,
             background_requests_max: options.background_requests_max,
         }
@@ -106,6 +110,7 @@ impl<F: DiskFs> Adapter<F> {
         ask: impl FnOnce(&F) -> Answer<T>,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
+        self.crew.call();
         match guarded(what, || ask(&self.fs)) {
             Ok(Answer::Now(answer)) => reply(answer.inspect_err(|error| self.desk.report(error))),
             Ok(Answer::Later(pending)) => {
@@ -127,6 +132,7 @@ impl<F: DiskFs> Adapter<F> {
 
     /// Asks something that needs no I/O.
     fn now<T>(&self, what: &'static str, ask: impl FnOnce(&F) -> Result<T>) -> std::result::Result<T, Errno> {
+        self.crew.call();
         guarded(what, || ask(&self.fs)).flatten().map_err(|error| {
             self.desk.report(&error);
             errno(&error)
@@ -346,6 +352,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _shift = self.crew.begin();
         let Some(file) = self.files.get(fh.0) else { return reply.error(Errno::EBADF) };
         let counters = &self.desk.counters;
         counters.reads.fetch_add(1, Relaxed);

@@ -5,6 +5,7 @@
 //! Not here: finding and checking the bytes (`tidemark-reader`), and any writing.
 
 mod adapter;
+mod crew;
 mod error;
 mod fs;
 mod handles;

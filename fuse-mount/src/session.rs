@@ -4,6 +4,7 @@
 //! readers; an unmount by somebody else is a success; only the mount made here is ever unmounted here.
 
 use crate::adapter::Adapter;
+use crate::crew::Crew;
 use crate::error::{Error, Result};
 use crate::fs::DiskFs;
 use crate::health::Health;
@@ -40,6 +41,7 @@ struct Life {
     by: MountedBy,
     busy_grace: Duration,
     counters: Arc<Counters>,
+    crew: Arc<Crew>,
     end: Mutex<Option<std::result::Result<(), io::Error>>>,
     ended: Condvar,
     announce: tokio::sync::watch::Sender<bool>,
@@ -62,13 +64,15 @@ pub fn serve<F: DiskFs>(fs: Arc<F>, dir: &Path, options: &ServeOptions, env: &En
     let runtime = Background(Some(runtime));
     let counters = Arc::new(Counters::default());
     let health = Arc::new(Health::new(env.clock.clone()));
-    let adapter = Adapter::new(fs, runtime.handle(), health, counters.clone(), options);
+    let threads = options.answer_threads.clamp(1, 64);
+    let crew = Arc::new(Crew::new(env.clock.clone(), threads));
+    let adapter = Adapter::new(fs, runtime.handle(), health, counters.clone(), crew.clone(), options);
 
     let request = MountRequest { dir: &dir, source: &options.source_name, allow_other: options.access.beyond_owner() };
     let mounted = mountpoint::mount(&request)?;
     let (entry, by) = (mounted.entry, mounted.by);
     let mut config = fuser::Config::default();
-    config.n_threads = Some(options.answer_threads.clamp(1, 64));
+    config.n_threads = Some(threads);
     // The kernel has checked who may ask before a request gets here.
     let session = fuser::Session::from_fd(adapter, mounted.connection, fuser::SessionACL::All, config);
     let session = session.map_err(|source| {
@@ -85,6 +89,7 @@ pub fn serve<F: DiskFs>(fs: Arc<F>, dir: &Path, options: &ServeOptions, env: &En
         by,
         busy_grace: options.busy_grace,
         counters,
+        crew,
         end: Mutex::new(None),
         ended: Condvar::new(),
         announce,
@@ -92,6 +97,7 @@ pub fn serve<F: DiskFs>(fs: Arc<F>, dir: &Path, options: &ServeOptions, env: &En
     let serving = std::thread::Builder::new().name("tidemark-fuse".into()).spawn({
         let life = life.clone();
         move || {
+            hurry();
             let end = session.run();
             drop(runtime);
             *life.end() = Some(end);
@@ -105,6 +111,15 @@ pub fn serve<F: DiskFs>(fs: Arc<F>, dir: &Path, options: &ServeOptions, env: &En
     })?;
     tracing::info!(dir = %life.entry.dir.display(), "mounted");
     Ok(MountHandle { life, serving: Some(serving) })
+}
+
+/// Lets the threads that answer go ahead of batch work, where that is permitted: an answer takes microseconds, and a guest
+/// waits for it. They inherit it from the thread that starts them.
+fn hurry() {
+    const NICENESS: i32 = -10;
+    if rustix::process::setpriority_process(None, NICENESS).is_err() {
+        tracing::debug!("not permitted to answer ahead of other work");
+    }
 }
 
 /// A runtime that is told to end, not waited for.
@@ -156,6 +171,7 @@ impl Life {
                 Outcome::Gone => break,
                 Outcome::Busy if rounds == 0 => {
                     mountpoint::unmount(&self.entry, self.by, Force::Detach)?;
+                    self.crew.dismiss();
                     let dir = self.entry.dir.display();
                     if self.ended_within(BUSY_RETRY) {
                         return Ok(Unmounted::Clean);
@@ -171,6 +187,7 @@ impl Life {
                 }
             }
         }
+        self.crew.dismiss();
         // Gone from our tree; a lazy unmount by somebody else may have left users, as may another mount namespace.
         Ok(if self.ended_within(self.busy_grace.max(BUSY_RETRY)) { Unmounted::Clean } else { Unmounted::StillInUse })
     }
@@ -221,6 +238,7 @@ impl Drop for MountHandle {
     fn drop(&mut self) {
         if self.life.end().is_none() {
             let gone = mountpoint::unmount(&self.life.entry, self.life.by, Force::Detach);
+            self.life.crew.dismiss();
             if let Err(error) = gone {
                 tracing::warn!("{}", crate::health::chain(&error));
             }
