@@ -17,6 +17,8 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Largest object in bytes (SPEC.md §limits): a single PUT everywhere, never multipart.
 pub const OBJECT_BYTES_MAX: u64 = 256 << 20;
+/// Most rows of one segment (SPEC.md §limits): bounds the time that a hostile index takes to check.
+pub const ROWS_MAX: u64 = 1 << 24;
 /// Default tick of segment times: a millisecond, in nanoseconds.
 pub const TICK_NS_DEFAULT: u32 = 1_000_000;
 
@@ -360,6 +362,9 @@ impl SegmentHeader {
         }
         if self.head_len < HEADER_BYTES as u64 || self.head_len.checked_add(self.data_len) != Some(self.total_len) {
             return field("head_len", self.head_len);
+        }
+        if self.row_count > ROWS_MAX {
+            return field("row_count", self.row_count);
         }
         if self.first_lsn == Lsn::ZERO {
             return field("first_lsn", 0);

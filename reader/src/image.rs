@@ -299,27 +299,36 @@ impl DiskImage {
         }
         //= SPEC.md#reader-rules
         //#
+        let seeded_at = self.parts.first().map_or(Lsn::ZERO, |part| part.start);
+        gather.set_floor(seeded_at);
+        let mut seed_to_come = !self.parts.is_empty();
         for (number, segment) in self.timeline.log.segments[..self.segments].iter().enumerate().rev() {
+            if seed_to_come && segment.last() < seeded_at && !gather.is_covered() {
+                seed_to_come = false;
+                self.add_seed(&mut gather, extent).await?;
+            }
             if gather.is_covered() {
                 break;
             }
             gather.add_segment(number as u32, segment);
         }
-        let mut map = gather.resolve();
-        let mut seed = Gather::new(self.id, extent, self.at.lsn);
-        for (number, part) in self.parts.iter().enumerate() {
-            let here = part.extent.intersection(extent);
-            if here.is_some_and(|here| map.clipped(here).any(|piece| piece.state == State::Unknown)) {
-                let base = self.inner.base(&part.base, part.start).await?;
-                seed.add_segment(Place::BASE | number as u32, &base);
-            }
+        if seed_to_come && !gather.is_covered() {
+            self.add_seed(&mut gather, extent).await?;
         }
-        if !self.parts.is_empty() {
-            map = map.over(seed.into_versions());
-        }
+        let map = gather.resolve();
         let map = Arc::new(map);
         self.inner.maps.put(self.uid, region, &map);
         Ok(map)
+    }
+
+    /// Adds the rows of the base objects that overlap `extent`; older rows count as covering from now on.
+    async fn add_seed(&self, gather: &mut Gather, extent: Extent) -> Result<()> {
+        gather.set_floor(Lsn::ZERO);
+        for (number, part) in self.parts.iter().enumerate().filter(|(_, part)| part.extent.overlaps(extent)) {
+            let base = self.inner.base(&part.base, part.start).await?;
+            gather.add_segment(Place::BASE | number as u32, &base);
+        }
+        Ok(())
     }
 
     /// The segment that a place points into.

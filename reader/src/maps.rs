@@ -1,7 +1,8 @@
 //! Extent maps of disk regions, resolved on first use and kept within a bound.
 //!
 //! A region's map is made of the rows that the front indexes hold for it, newest segment first, until every block is
-//! covered. Base objects are asked for blocks that remain unknown after that, and only for those. So the first byte of a disk never needs a map of the whole disk.
+//! covered. Base objects stand at the LSN of their SEED_START and are asked only if blocks are open when that is reached.
+//! So the first byte of a disk never needs a map of the whole disk.
 
 use crate::cache::lock;
 use crate::core::log::Segment;
@@ -44,12 +45,19 @@ pub(crate) struct Gather {
     /// One bit for each block that some version covers.
     covered: Vec<u64>,
     open: u64,
+    /// Rows older than this do not count as covering: a seed that stands here is still to come, and wins over them.
+    floor: Lsn,
 }
 
 impl Gather {
     pub(crate) fn new(disk: DiskId, region: Extent, at: Lsn) -> Self {
         let words = region.len.div_ceil(64) as usize;
-        Self { disk, region, at, versions: Vec::new(), covered: vec![0; words], open: region.len }
+        Self { disk, region, at, versions: Vec::new(), covered: vec![0; words], open: region.len, floor: Lsn::ZERO }
+    }
+
+    /// Announces a seed that stands at `lsn` and is still to be added; [`Lsn::ZERO`] when it was.
+    pub(crate) fn set_floor(&mut self, lsn: Lsn) {
+        self.floor = lsn;
     }
 
     /// True if no older segment can add anything.
@@ -71,7 +79,9 @@ impl Gather {
                 RowKind::Unmap => State::Unmap,
             };
             self.versions.push(Version { extent: row.extent, lsn: row.lsn, state });
-            self.cover(row.extent);
+            if row.lsn >= self.floor {
+                self.cover(row.extent);
+            }
         });
     }
 
@@ -96,10 +106,6 @@ impl Gather {
 
     pub(crate) fn resolve(self) -> RegionMap {
         ExtentMap::resolve(self.region, self.versions, self.at)
-    }
-
-    pub(crate) fn into_versions(self) -> Vec<Version<Place>> {
-        self.versions
     }
 }
 

@@ -86,25 +86,6 @@ impl<P: Payload> ExtentMap<P> {
         Self { region, pieces: sweep(region, &seen).into_boxed_slice() }
     }
 
-    /// Shows `under` where nothing is known: a version of it fills an unknown piece unless the piece became unknown at or
-    /// after that version's LSN. Known pieces stay as they are, whatever their LSNs.
-    #[must_use]
-    pub fn over(self, under: impl IntoIterator<Item = Version<P>>) -> Self {
-        let under = Self::resolve(self.region, under, Lsn::new(u64::MAX));
-        let mut pieces = Vec::with_capacity(self.pieces.len());
-        for piece in &self.pieces {
-            if !matches!(piece.state, State::Unknown) {
-                pieces.push(*piece);
-                continue;
-            }
-            for fill in under.clipped(piece.extent) {
-                let shows = fill.lsn > piece.lsn;
-                pieces.push(if shows { fill } else { Piece { extent: fill.extent, ..*piece } });
-            }
-        }
-        Self { region: self.region, pieces: pieces.into_boxed_slice() }
-    }
-
     /// The region that the map covers.
     pub const fn region(&self) -> Extent {
         self.region
@@ -206,24 +187,6 @@ mod tests {
         let map = ExtentMap::resolve(Extent::new(0, 8), [data(0, 8, 1), shrink, grow], Lsn::new(3));
         let states: Vec<_> = map.pieces().iter().map(|p| (p.extent.start, p.state)).collect();
         assert_eq!(states, [(0, State::Data(1000)), (4, State::Zero), (6, State::Unknown)]);
-    }
-
-    #[test]
-    fn what_lies_under_shows_only_where_nothing_newer_is_known() {
-        let cut_off = |start, lsn| Version { extent: Extent::new(start, 2), lsn: Lsn::new(lsn), state: State::Unknown };
-        let map = ExtentMap::resolve(Extent::new(0, 10), [data(0, 2, 1), cut_off(2, 3), cut_off(4, 7)], Lsn::new(9));
-        let map = map.over([data(0, 8, 5)]);
-        let states: Vec<_> = map.pieces().iter().map(|p| (p.extent.start, p.extent.len, p.state)).collect();
-        assert_eq!(
-            states,
-            [
-                (0, 2, State::Data(1000)),
-                (2, 2, State::Data(5002)),
-                (4, 2, State::Unknown),
-                (6, 2, State::Data(5006)),
-                (8, 2, State::Unknown)
-            ]
-        );
     }
 
     #[test]

@@ -202,10 +202,10 @@ impl History {
         let lost = |(_, body): (Lsn, &EventBody)| matches!(body, EventBody::Gap { disk: of, from, to } if *of == disk && *from < at && at <= *to);
         let restorable = restorable? && !self.events().any(lost);
         let size = self.size(disk, at)?;
-        // A row of the log wins over any base row, and a resize forgets what is older than it.
-        let log = self.contents(&self.log.iter().collect::<Vec<_>>(), disk, at);
-        let base = self.contents(&seeds, disk, at);
-        let blocks = (0..size).map(|block| log.get(&block).or(base.get(&block)).copied()).collect();
+        // Base rows stand at their SEED_START: the newest row wins, and a resize forgets what is older than it.
+        let segments: Vec<_> = self.log.iter().chain(seeds).collect();
+        let contents = self.contents(&segments, disk, at);
+        let blocks = (0..size).map(|block| contents.get(&block).copied()).collect();
         Some(Image { blocks, restorable })
     }
 
