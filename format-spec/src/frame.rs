@@ -80,8 +80,8 @@ impl FrameCompressor {
         Ok(Self { compressor, decoder: FrameDecoder::new()?, check: Vec::new() })
     }
 
-    /// Compresses one frame of plaintext and proves that it decompresses to the same bytes (LESSONS of the field:
-    /// compressors do lie). Stored raw where zstd does not shrink it.
+    /// Compresses one frame of plaintext and proves that it decompresses to the same bytes: compressors have lied
+    /// (docs/lessons.md L15). Stored raw where zstd does not shrink it.
     ///
     /// # Errors
     /// `Draft` if the length is not 1 to 128 whole blocks, `CompressorLied` if decompression gives other bytes.

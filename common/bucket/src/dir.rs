@@ -1,7 +1,7 @@
 //! A store in a directory: one file per object, complete and durable before it can be seen, created by exactly one.
 //!
 //! An object is written to a temporary file beside its place, synced, and only then linked to its name: `link(2)` fails if the
-//! name is taken, so racing creates have one winner, and a crash at any moment leaves the whole object or none (LESSONS L21).
+//! name is taken, so racing creates have one winner, and a crash at any moment leaves the whole object or none (docs/lessons.md L21).
 //! The directory is synced before the answer, and so are the directories above it that were made on the way.
 //! Invariants: a name, once it shows, shows all its bytes for ever; a name whose store was answered survives power loss.
 //! Temporary files that a crash leaves behind start with a dot, which no key does: they are never listed and never read.

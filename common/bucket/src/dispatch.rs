@@ -162,7 +162,7 @@ impl Dispatch {
         let done = self.put_under(key, body.clone(), PutRule::IfAbsent).await?;
         match done.value {
             Put::Stored => Ok(true),
-            // Our own earlier attempt may be what stands there: its answer was lost (LESSONS L14).
+            // Our own earlier attempt may be what stands there: its answer was lost (docs/lessons.md L14).
             Put::Exists if done.ambiguous => {
                 Ok(self.head(key).await? == body.len() && self.get(key).await? == body.slice(0, u64::MAX))
             }

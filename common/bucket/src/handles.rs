@@ -1,6 +1,6 @@
 //! What a piece of code may do to a domain, as types. Rights only shrink: no handle leads to a stronger one.
 //!
-//! A writer is given an [`Appender`], and an appender has no delete (FORMAT.md P8); a reader is given [`ReadOnly`] or, where
+//! A writer is given an [`Appender`], and an appender has no delete (docs/lessons.md L1); a reader is given [`ReadOnly`] or, where
 //! it has to keep objects alive, a [`Pinner`]; only maintenance holds a [`Deleter`].
 //!
 //! ```compile_fail,E0599
@@ -52,7 +52,7 @@ impl ReadOnly {
     }
 
     /// Every key of a family as text, with its length in bytes, sorted. For verification and maintenance only: nothing on
-    /// the hot path lists (LESSONS L28).
+    /// the hot path lists (docs/lessons.md L28).
     pub async fn list(&self, family: KeyFamily) -> Result<Vec<(String, u64)>> {
         self.dispatch.list(family).await
     }
@@ -142,7 +142,7 @@ impl Appender {
     /// that trying again is harmless.
     ///
     /// Where the store can tell, finding other bytes there is an error of kind `Fenced`: somebody else acts as the owner of
-    /// this epoch (FORMAT.md F7). "Other" means another length or other first 512 bytes, the header with its hash.
+    /// this epoch (SPEC.md F-7). "Other" means another length or other first 512 bytes, the header with its hash.
     pub async fn put(&self, key: &ObjectKey, body: impl Into<Pieces>) -> Result<PutOutcome> {
         if !matches!(key, ObjectKey::Log { .. } | ObjectKey::Base { .. }) {
             return Err(Error::NotAllowed { key: *key, right: "only log and base objects are put; create the others" });
@@ -170,7 +170,7 @@ pub struct Deleter {
 reads_too!(Deleter);
 
 impl Deleter {
-    /// Removes an object; removing what is not there succeeds. Genesis and claims are never removed (LESSONS L1).
+    /// Removes an object; removing what is not there succeeds. Genesis and claims are never removed (docs/lessons.md L1).
     pub async fn delete(&self, key: &ObjectKey) -> Result<()> {
         if matches!(key, ObjectKey::Genesis | ObjectKey::Claim { .. }) {
             return Err(Error::NotAllowed { key: *key, right: "genesis and claims are never deleted" });

@@ -1,6 +1,6 @@
 //! Does the store keep the promises that a domain's safety rests on? Asked of the store itself, at attach.
 //!
-//! "Accepts the condition and ignores it" is the usual way to fail (LESSONS L20), so nothing is taken on trust: every check
+//! "Accepts the condition and ignores it" is the usual way to fail (docs/lessons.md L20), so nothing is taken on trust: every check
 //! is made on two fresh keys below `v/probe/`. They stay behind, a few bytes each: an appender cannot delete.
 
 use crate::error::{Error, Result};

@@ -1,9 +1,9 @@
 //! Stores of the clouds, and servers that speak as they do: S3, Azure Blob, Google Cloud Storage. The only user of opendal.
 //!
 //! One call here is one attempt: no layer of opendal retries or waits. Each object goes in a single request, never multipart
-//! (LESSONS L22), its pieces handed to the connection without being copied.
+//! (docs/lessons.md L22), its pieces handed to the connection without being copied.
 //! A 404 proves that an object is absent only if it says so about the key: proxies, load balancers and missing buckets answer
-//! 404 as well (LESSONS L8).
+//! 404 as well (docs/lessons.md L8).
 
 mod classify;
 
