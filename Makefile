@@ -28,7 +28,7 @@ lint:
 	cargo deny --log-level error check licenses bans sources
 
 docs:
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --no-deps --document-private-items
 
 bench:
 	@scripts/install test

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Stdio;
 use tidemark_e2e::sample::{BASE, LOG, path};
 use tidemark_e2e::{Ran, Tidemark};
 
@@ -103,8 +105,25 @@ fn usage_errors_exit_2_and_secrets_in_urls_are_refused() {
 }
 
 /// The members of a JSON object.
-fn members(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
+fn members(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+/// The members that docs/cli.md promises of a command's answer, those of nested objects not among them.
+fn promised(command: &str) -> BTreeSet<String> {
+    let doc = include_str!("../../../docs/cli.md");
+    let row = doc.lines().find_map(|line| line.strip_prefix(&format!("| `{command}` | "))).expect(command);
+    let (mut depth, mut plain) = (0, String::new());
+    for c in row.chars() {
+        match c {
+            '{' | '(' => depth += 1,
+            '}' | ')' => depth -= 1,
+            ';' => break,
+            c if depth == 0 => plain.push(c),
+            _ => {}
+        }
+    }
+    plain.split('`').skip(1).step_by(2).map(|name| name.trim_end_matches("[]").to_owned()).collect()
 }
 
 #[test]
@@ -114,24 +133,26 @@ fn json_answers_have_the_members_that_were_promised() {
     let json = |args: &[&str]| tidemark().json(args);
 
     let points = json(&["points", &url, "--sample", "3"]);
-    let wanted = ["bookmarks", "disks", "domain", "final_through", "first", "gaps", "latest", "name", "sample"];
-    assert_eq!(members(&points), wanted);
+    assert_eq!(members(&points), promised("points"));
     assert_eq!(points["latest"]["lsn"], 464);
     assert_eq!(points["bookmarks"][0]["time"], "2026-11-23T08:59:59.999Z", "before the first entry");
     assert_eq!(points["disks"][0]["disk"], "web1/root");
     assert_eq!(points["disks"][0]["size_bytes"], 64 << 20);
 
     let verified = json(&["verify", &url]);
+    assert_eq!(members(&verified), promised("verify"));
     assert_eq!((&verified["intact"], &verified["last_lsn"]), (&Value::Bool(true), &464.into()));
     assert_eq!(verified["damage"], Value::Array(vec![]));
 
     let explained = json(&["explain", &url, "--disk", "web1/root", "--offset", "1024"]);
+    assert_eq!(members(&explained), promised("explain"));
     let lsns: Vec<_> = explained["versions"].as_array().unwrap().iter().map(|v| v["lsn"].as_u64().unwrap()).collect();
     assert_eq!(lsns, [2, 7, 438, 462], "the superblock's versions: the seed, and three writes");
     assert_eq!(explained["versions"][1]["kind"], "data");
     assert_eq!(explained["versions"][1]["object"], "log/0000000000000002/0000000000000001");
 
     let diff = json(&["diff", &url, "--disk", "web1/root", "--from", "lsn:461", "--to", "lsn:463"]);
+    assert_eq!(members(&diff), promised("diff"));
     assert_eq!(diff["changed_bytes"], 1024);
     assert_eq!(diff["ranges"][0]["offset_bytes"], 1024);
     assert_eq!(diff["ranges"][0]["lsn"], 462);
@@ -149,11 +170,21 @@ fn json_answers_have_the_members_that_were_promised() {
     assert_eq!(segment["index"].as_array().unwrap().len() as u64, segment["rows"].as_u64().unwrap());
 
     let shown = json(&["domain", "show", &url]);
+    assert_eq!(members(&shown), promised("domain show"));
     assert_eq!((&shown["name"], &shown["last_lsn"]), (&"payroll".into(), &464.into()));
     let read = json(&["bench", "read", &url, "--disk", "web1/root", "--count", "20"]);
     assert_eq!(read["operations"], 20);
+    assert_eq!(members(&read), promised("bench"));
     let wrote = json(&["bench", "write", &url, "--total", "1M"]);
     assert_eq!(wrote["bytes"], 1 << 20);
+    let out = dir.path().join("out.img").display().to_string();
+    let exported = json(&["export", &url, "--disk", "web1/root", "--at", "lsn:7", &out]);
+    assert_eq!(members(&exported), promised("export"));
+    let other = dir.path().join("other").display().to_string();
+    assert_eq!(members(&json(&["domain", "create", &other, "--name", "other"])), promised("domain create"));
+    let log = path("sample.qemuio-discard-zero.log.zst").display().to_string();
+    let ingested = json(&["ingest", &other, "--disk", "a/b", "--format", "dm-log-writes", &log]);
+    assert_eq!(members(&ingested), promised("ingest"));
 }
 
 #[test]
@@ -195,6 +226,64 @@ fn a_log_from_stdin_is_ingested_and_needs_a_size() {
 }
 
 #[test]
+fn a_log_that_breaks_off_on_stdin_exits_3_and_leaves_what_came_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().join("bucket").display().to_string();
+    tidemark().ok(["domain", "create", &url, "--name", "piped"]);
+    let mut log = Vec::new();
+    zstd::stream::copy_decode(std::fs::File::open(path(LOG)).unwrap(), &mut log).unwrap();
+    let cut = dir.path().join("cut.log");
+    std::fs::write(&cut, &log[..log.len() / 2]).unwrap();
+    let ingest = ["ingest", &url, "--disk", "vm/d", "--format", "blklogwrites", "--size", "64M", "-"];
+    let broken = tidemark().command(ingest).stdin(std::fs::File::open(&cut).unwrap()).output().unwrap();
+    assert_eq!(broken.status.code(), Some(3), "{broken:?}");
+    std::fs::write(&cut, &log).unwrap();
+    let mut mended = tidemark().command(["--json"].iter().chain(&ingest));
+    let mended = mended.stdin(std::fs::File::open(&cut).unwrap()).output().unwrap();
+    let report: Value = serde_json::from_slice(&mended.stdout).unwrap_or_else(|e| panic!("{e}: {mended:?}"));
+    let before = report["entries_before"].as_u64().unwrap();
+    assert!(before > 100 && before < 457, "{report}");
+    assert_eq!((&report["entries"], &report["complete"]), (&457.into(), &true.into()));
+    let lsns = report["last_lsn"].as_u64().unwrap() - report["first_lsn"].as_u64().unwrap() + 1;
+    assert_eq!(lsns, 457, "each entry once");
+}
+
+#[test]
+fn an_ingestion_stopped_by_sigint_exits_130_keeps_what_it_read_and_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().join("bucket").display().to_string();
+    tidemark().ok(["domain", "create", &url, "--name", "stopped"]);
+    let mut log = Vec::new();
+    zstd::stream::copy_decode(std::fs::File::open(path(LOG)).unwrap(), &mut log).unwrap();
+    let whole = dir.path().join("whole.log");
+    std::fs::write(&whole, &log).unwrap();
+    let ingest =
+        ["ingest", &url, "--disk", "a/b", "--format", "blklogwrites", "--size", "64M", "--segment-age-ms", "20", "-"];
+    let mut child = tidemark().command(ingest).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // A pipe that stays open: there may be more to come.
+    let mut pipe = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut pipe, &log[..log.len() / 2]).unwrap();
+    tidemark_e2e::system::until("first segment", || {
+        dir.path().join("bucket/log/0000000000000001").read_dir().is_ok_and(|entries| entries.count() >= 2)
+    });
+    tidemark_e2e::system::signal(child.id(), "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(pipe);
+
+    let stopped_at = tidemark().json(["points", &url])["latest"]["lsn"].as_u64().unwrap();
+    assert!(stopped_at > 50, "what was read is there: {stopped_at}");
+    let mut rest = tidemark().command(["--json"].iter().chain(&ingest));
+    let rest = rest.stdin(std::fs::File::open(&whole).unwrap()).output().unwrap();
+    let report: Value = serde_json::from_slice(&rest.stdout).unwrap_or_else(|e| panic!("{e}: {rest:?}"));
+    assert_eq!(
+        report["last_lsn"].as_u64().unwrap() - report["first_lsn"].as_u64().unwrap() + 1,
+        457,
+        "each entry once"
+    );
+    tidemark().ok(["verify", &url]);
+}
+
+#[test]
 fn man_pages_and_completions_name_every_command() {
     let dir = tempfile::tempdir().unwrap();
     tidemark().ok(["man", dir.path().to_str().unwrap()]);
@@ -219,7 +308,7 @@ fn an_answer_is_alone_on_stdout_and_a_closed_pipe_is_no_error() {
     let url = sample_domain(dir.path());
     let quiet = tidemark().ok(["--quiet", "points", &url]);
     assert_eq!(quiet.stderr, "");
-    let mut child = tidemark().command(["inspect", &url]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = tidemark().command(["inspect", &url]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -232,8 +321,7 @@ fn a_fenced_ingestion_exits_11() {
     let log = path(LOG).display().to_string();
     let slow = tidemark().env("TIDEMARK_FAULTS", "put:log/:slow-200ms:1");
     let first = ["ingest", &url, "--disk", "a/b", "--format", "blklogwrites", "--segment-size", "16K", &log];
-    let mut first =
-        slow.command(first).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut first = slow.command(first).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     tidemark_e2e::system::until("log segment of the first ingestion", || {
         dir.path().join("bucket/log/0000000000000001").read_dir().is_ok_and(|entries| entries.count() >= 3)
     });

@@ -4,7 +4,7 @@
 //! unit of every address is the log's own sector. It has no times: an import chooses them.
 //! Invariants: memory is bounded by the longest entry, whatever the log claims; a length is believed only as far as bytes
 //! arrive; what is refused is named with its entry, the bound and the value.
-//! Not here: what an entry becomes in a domain ([`crate::commands::ingest`]).
+//! Not here: what an entry becomes in a domain (`commands/ingest`).
 
 mod read;
 mod write;

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 const STEP_NS: u64 = 1_000_000;
 /// A disk whose size only the log tells is rounded up to this.
 const SIZE_STEP_BYTES: u64 = 1 << 20;
-/// Entries read ahead of the writer.
-const ENTRIES_AHEAD_MAX: usize = 64;
+/// Entries read ahead of the writer; each may hold 32 MiB.
+const ENTRIES_AHEAD_MAX: usize = 8;
 /// First bytes of the names of the bookmarks around an ingestion.
 const BOOKMARK_PREFIX: &str = "ingest-";
 
@@ -83,8 +83,14 @@ pub(super) async fn ingest(args: &IngestArgs, input: &Input, ui: &Ui) -> anyhow:
         Ok(Outcome::Done) => Some(writer.submit(bookmark(&marks.end), run.when()).await?),
         _ => None,
     };
-    // Whatever happened, what was read becomes durable.
-    let closed = writer.close().await;
+    // Whatever happened, what was read becomes durable; unless the store does not take it and patience ends.
+    let closed = tokio::select! {
+        closed = writer.close() => closed,
+        () = interrupted() => {
+            let what = format!("stopped before all was durable; lsn {} is", writer.status().borrow().committed);
+            return Err(Refused::interrupted(what).hint("run the same command again to continue").into());
+        }
+    };
     let mut report = run.report;
     report.complete = end.is_some();
     let outcome = match pumped {
