@@ -32,11 +32,12 @@ fn collect(dir: &Path, bytes: usize, out: &mut Vec<u8>) -> Result<()> {
         let meta = path.symlink_metadata()?;
         if meta.is_dir() {
             collect(&path, bytes, out)?;
-        } else if meta.is_file() && meta.len() > 0 {
-            if let Ok(contents) = std::fs::read(&path) {
-                out.extend_from_slice(&contents);
-                out.resize(out.len().next_multiple_of(4096), 0);
-            }
+        } else if meta.is_file()
+            && meta.len() > 0
+            && let Ok(contents) = std::fs::read(&path)
+        {
+            out.extend_from_slice(&contents);
+            out.resize(out.len().next_multiple_of(4096), 0);
         }
     }
     Ok(())
