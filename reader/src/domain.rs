@@ -133,12 +133,18 @@ impl Domain {
     /// `NoDisk`, `NotRestorable`, `BeforeHistory` or `AfterHistory`.
     pub async fn disk(&self, disk: DiskId, at: Lsn) -> Result<Arc<DiskImage>> {
         let inner = &self.inner;
-        if let Some(image) = lock(&inner.images).get(&(disk, at)).and_then(Weak::upgrade) {
+        let timeline = self.timeline();
+        // A takeover may have given a provisional LSN to another object: then the old image is not this point's.
+        let shared = |images: &HashMap<(DiskId, Lsn), Weak<DiskImage>>| {
+            let image = images.get(&(disk, at)).and_then(Weak::upgrade)?;
+            (image.timeline.object_of(at) == timeline.object_of(at)).then_some(image)
+        };
+        if let Some(image) = shared(&lock(&inner.images)) {
             return Ok(image);
         }
-        let image = DiskImage::open(inner, &self.timeline(), disk, at)?;
+        let image = DiskImage::open(inner, &timeline, disk, at)?;
         let mut images = lock(&inner.images);
-        if let Some(other) = images.get(&(disk, at)).and_then(Weak::upgrade) {
+        if let Some(other) = shared(&images) {
             return Ok(other);
         }
         images.retain(|_, image| image.strong_count() > 0);

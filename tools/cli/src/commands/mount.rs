@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::Env;
-use tidemark_fuse::{Access, MountHandle, ServeOptions, TimeTree, TreeOptions, Unmounted, serve};
+use tidemark_fuse::{Access, MountHandle, MountOptions, ServeOptions, TreeOptions, Unmounted, mount};
 use tidemark_reader::{PointSpec, ReaderOptions};
 
 /// Mount a domain's disks, at all points in time or at one
@@ -71,8 +71,7 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     };
     let timeline = opened.timeline();
     let env = Env::system();
-    let tree = TimeTree::new(opened, TreeOptions { at: args.at.clone(), ..Default::default() }, env.clone())?;
-    let options = ServeOptions {
+    let serve = ServeOptions {
         source_name: format!("tidemark:{}", timeline.name()),
         access: match args.access {
             Who::Owner => Access::Owner,
@@ -82,9 +81,9 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         request_deadline: deadline,
         ..Default::default()
     };
+    let options = MountOptions { tree: TreeOptions { at: args.at.clone(), ..Default::default() }, serve };
     let dir = args.dir.clone();
-    let mount =
-        tokio::task::spawn_blocking(move || serve(Arc::new(tree), &dir, &options, &env)).await.context("mount")??;
+    let mount = tokio::task::spawn_blocking(move || mount(opened, &dir, &options, &env)).await.context("mount")??;
     let mount = Arc::new(mount);
     let mounted = Mounted {
         mounted: mount.dir().display().to_string(),
