@@ -191,3 +191,27 @@ fn kill_of_an_ingestion_at_any_moment_is_continued_without_doubling() {
     assert_eq!(sha256(&out), FINAL_SHA256);
     tidemark().ok(["verify", &url]);
 }
+
+#[test]
+fn kill_of_a_seeding_is_started_over_and_the_disk_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().join("bucket").display().to_string();
+    let base_file = path(BASE).display().to_string();
+    tidemark().ok(["domain", "create", &url, "--name", "recorded"]);
+    let args = ["ingest", &url, "--disk", "vm/root", "--format", "raw", "--segment-age-ms", "20", &base_file];
+    let slow = tidemark().env("TIDEMARK_FAULTS", "put:base/:hang:1");
+    let mut child = slow.command(args).stdout(Stdio::null()).spawn().unwrap();
+    tidemark_e2e::system::until("log segment that begins the seed", || {
+        dir.path().join("bucket/log/0000000000000001").read_dir().is_ok_and(|entries| entries.count() >= 2)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let out = dir.path().join("out.img").display().to_string();
+    let export = ["export", &url, "--disk", "vm/root", "--at", "latest", &out];
+    let refused = tidemark().run(export);
+    assert_eq!(refused.code, Some(1), "half a seed is no disk: {refused:?}");
+    tidemark().ok(args);
+    tidemark().ok(export);
+    assert!(std::fs::read(&out).unwrap() == base(), "the seed is the image");
+    tidemark().ok(["verify", &url]);
+}

@@ -150,7 +150,7 @@ fn qcow2(raw: &Path, out: &Path) -> anyhow::Result<TempPath> {
     Ok(target)
 }
 
-/// Gives a complete image its name, with the rights that a new file would have.
+/// Gives a complete image its name. It stays readable by its owner only: a disk holds its guest's secrets.
 fn publish(done: TempPath, out: &Path) -> anyhow::Result<()> {
     done.persist(out).with_context(|| format!("rename to {}", out.display()))?;
     let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
