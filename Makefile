@@ -4,6 +4,7 @@
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 PROFILE ?= default
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
 .PHONY: help demo test lint docs bench fuzz install clean
@@ -14,7 +15,7 @@ help:
 demo:
 	@scripts/install demo
 	@cargo build --quiet -p tidemark
-	@scripts/demo target/debug/tidemark
+	@scripts/demo $(TARGET)/debug/tidemark
 
 test:
 	@scripts/install test
@@ -43,10 +44,10 @@ fuzz:
 PREFIX ?= /usr/local
 install:
 	cargo build --release -p tidemark
-	install -D -m 755 target/release/tidemark $(DESTDIR)$(PREFIX)/bin/tidemark
-	target/release/tidemark man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 755 $(TARGET)/release/tidemark $(DESTDIR)$(PREFIX)/bin/tidemark
+	$(TARGET)/release/tidemark man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	target/release/tidemark completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidemark
+	$(TARGET)/release/tidemark completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidemark
 
 clean:
 	cargo clean
