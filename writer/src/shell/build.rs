@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_bucket::Pieces;
 use tidemark_format::{
     FRAME_PLAIN_BYTES_MAX, FormatError, FrameCompressor, FrameEntry, Row, SegmentDraft, seal_segment,
@@ -22,6 +23,7 @@ const FRAMES_A_JOB: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Compressors {
     threads: Arc<Semaphore>,
+    threads_max: usize,
     level: i32,
 }
 
@@ -49,7 +51,7 @@ impl Built {
 
 impl Compressors {
     pub(crate) fn new(threads_max: usize, level: i32) -> Self {
-        Self { threads: Arc::new(Semaphore::new(threads_max)), level }
+        Self { threads: Arc::new(Semaphore::new(threads_max)), threads_max, level }
     }
 
     /// Turns writes into rows and stored frames.
@@ -61,13 +63,26 @@ impl Compressors {
             })
             .await?;
         let count = layout.frames.len();
-        let jobs = (0..count).step_by(FRAMES_A_JOB).map(|first| {
-            let (entries, layout, level) = (entries.clone(), layout.clone(), self.level);
-            self.run(move || compress(&entries, &layout, first..(first + FRAMES_A_JOB).min(count), level))
+        // Each thread takes the next frames until none are left: handing out every job anew would let threads sleep between.
+        let next = Arc::new(AtomicUsize::new(0));
+        let shares = (0..self.threads_max.min(count.div_ceil(FRAMES_A_JOB))).map(|_| {
+            let (entries, layout, next, level) = (entries.clone(), layout.clone(), next.clone(), self.level);
+            self.run(move || {
+                let mut share = Vec::new();
+                loop {
+                    let first = next.fetch_add(FRAMES_A_JOB, Ordering::Relaxed);
+                    if first >= count {
+                        return Ok(share);
+                    }
+                    let frames = first..(first + FRAMES_A_JOB).min(count);
+                    share.push((first, compress(&entries, &layout, frames, level)?));
+                }
+            })
         });
-        let done = futures::future::try_join_all(jobs).await?;
+        let mut done: Vec<_> = futures::future::try_join_all(shares).await?.into_iter().flatten().collect();
+        done.sort_unstable_by_key(|(first, _)| *first);
         let mut built = Built { rows: Vec::new(), frames: Vec::with_capacity(count), data: Vec::with_capacity(count) };
-        for (entry, bytes) in done.into_iter().flatten() {
+        for (entry, bytes) in done.into_iter().flat_map(|(_, frames)| frames) {
             built.frames.push(entry);
             built.data.push(bytes);
         }
