@@ -5,7 +5,7 @@
 use crate::cursor::Cursor;
 use crate::error::{FormatError, Result};
 use crate::fields::Fields;
-use crate::header::{Expect, MAJOR, hash32};
+use crate::header::{Expect, MAJOR};
 use crate::ids::{DomainId, Epoch, Role, Seq, TimeNs};
 use crate::key::ObjectKey;
 use minicbor::Decoder;
@@ -156,11 +156,6 @@ impl Claim {
             return Err(FormatError::Misplaced { found: claim.key().to_string(), expected: expect.key });
         }
         Ok(claim)
-    }
-
-    /// BLAKE3 of the object's bytes.
-    pub fn hash(&self) -> [u8; 32] {
-        hash32(&self.encode())
     }
 }
 

@@ -195,6 +195,18 @@ fn uniform_random_4k_writes_cost_at_most_5_bytes_of_index_each() {
     assert!(per_write <= 5.0, "{per_write:.2} B a write");
 }
 
+fn claim() -> Claim {
+    Claim {
+        domain: DOMAIN,
+        role: Role::Writer,
+        epoch: Epoch::new(3),
+        nonce: [5; 16],
+        mode: ClaimMode::Cas,
+        owner: "drva-1".into(),
+        time: TimeNs::new(7),
+    }
+}
+
 #[test]
 fn cuts_claims_hints_and_genesis_read_back_as_written() {
     let cut = Cut {
@@ -217,15 +229,7 @@ fn cuts_claims_hints_and_genesis_read_back_as_written() {
     let expect = Expect { domain: DOMAIN, key: identity.key() };
     assert_eq!(SegmentHead::decode(&sealed.bytes, &expect).unwrap().cut, Some(cut));
 
-    let claim = Claim {
-        domain: DOMAIN,
-        role: Role::Writer,
-        epoch: Epoch::new(3),
-        nonce: [5; 16],
-        mode: ClaimMode::Cas,
-        owner: "drva-1".into(),
-        time: TimeNs::new(7),
-    };
+    let claim = claim();
     assert_eq!(Claim::decode(&claim.encode(), &Expect { domain: DOMAIN, key: claim.key() }), Ok(claim));
     let hint = Hint { domain: DOMAIN, epoch: Epoch::new(3), seq: Seq::new(4) };
     assert_eq!(Hint::decode(&hint.encode(), DOMAIN), Ok(hint));
@@ -236,15 +240,7 @@ fn cuts_claims_hints_and_genesis_read_back_as_written() {
 
 #[test]
 fn every_bit_of_small_objects_is_guarded() {
-    let claim = Claim {
-        domain: DOMAIN,
-        role: Role::Writer,
-        epoch: Epoch::new(3),
-        nonce: [5; 16],
-        mode: ClaimMode::Cas,
-        owner: "o".into(),
-        time: TimeNs::new(7),
-    };
+    let claim = claim();
     let expect = Expect { domain: DOMAIN, key: claim.key() };
     let genesis = Genesis { domain: DOMAIN, name: "n".into(), created: TimeNs::new(1), features: Features::default() };
     for (bytes, refuses) in [

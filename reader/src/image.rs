@@ -315,8 +315,7 @@ impl DiskImage {
         if seed_to_come && !gather.is_covered() {
             self.add_seed(&mut gather, extent).await?;
         }
-        let map = gather.resolve();
-        let map = Arc::new(map);
+        let map = Arc::new(gather.resolve());
         self.inner.maps.put(self.uid, region, &map);
         Ok(map)
     }
