@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("reader", 3),
     ("gc", 3),
     ("fuse-mount", 4),
+    ("appliances/io-filter", 4),
     ("appliances/", 5),
     ("tools/", 6),
     ("tests/", 7),
