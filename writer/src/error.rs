@@ -30,6 +30,23 @@ pub enum Error {
         #[source]
         source: FormatError,
     },
+    /// What was logged elsewhere does not continue this log.
+    #[error("lsn {got} cannot be replayed here: the next one is {next}")]
+    NotNext {
+        /// The position that it has.
+        got: Lsn,
+        /// The next position here.
+        next: Lsn,
+    },
+    /// An event that makes no sense at its position.
+    #[error("the event at lsn {lsn} makes no sense there")]
+    BadEvent {
+        /// Its position.
+        lsn: Lsn,
+        /// The codec's words.
+        #[source]
+        source: FormatError,
+    },
     /// No such disk in the domain.
     #[error("no disk {disk} in the domain")]
     NoDisk {
@@ -187,7 +204,9 @@ impl Error {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Closed => ErrorKind::Retry,
             Self::NoDomain { .. } => ErrorKind::NotFound,
-            Self::NoDisk { .. }
+            Self::NotNext { .. }
+            | Self::BadEvent { .. }
+            | Self::NoDisk { .. }
             | Self::DiskExists { .. }
             | Self::Unaligned { .. }
             | Self::OutOfRange { .. }

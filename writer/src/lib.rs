@@ -19,12 +19,15 @@ mod status;
 mod ticket;
 mod writer;
 
+pub use core::disks::{Content, DiskTable};
+pub use core::layout::Body;
+pub use core::log::Submission;
 pub use domain::{create_domain, open_domain};
 pub use error::{Error, FenceCause, Result};
 pub use options::{
     Attach, IN_FLIGHT_SEGMENTS_LIMIT, SEGMENT_BYTES_LIMIT, SEGMENT_ENTRIES_MAX, WRITE_BYTES_MAX, WriterOptions,
 };
-pub use seed::{SeedPiece, Seeded};
+pub use seed::{BaseObject, SeedPiece, Seeded};
 pub use status::WriterStatus;
 pub use ticket::{Committed, Ticket};
-pub use writer::{Content, DomainWriter, NewDisk, Request, When};
+pub use writer::{DomainWriter, NewDisk, Request, When};

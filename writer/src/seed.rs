@@ -70,11 +70,15 @@ struct Filling {
     extent: Option<Extent>,
 }
 
-/// A base object in the bucket.
-struct Stored {
-    base: BaseRef,
-    extent: Extent,
-    stored_bytes: u64,
+/// A base object that is durable in the bucket. It counts once a SEED_EXTENT in the log names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseObject {
+    /// The object.
+    pub base: BaseRef,
+    /// The blocks that it covers, every one of them.
+    pub extent: Extent,
+    /// Bytes of its data, compressed.
+    pub stored_bytes: u64,
 }
 
 impl DomainWriter {
@@ -132,6 +136,26 @@ impl DomainWriter {
         Ok(seeded)
     }
 
+    /// Puts one base object for a seed that began at `from`, whose time is `time`: pieces in ascending order without a hole
+    /// between them. For callers that log SEED_START, SEED_EXTENT and SEED_DONE themselves, in a replication log.
+    ///
+    /// # Errors
+    /// `Seed` for pieces that are not so, and why the writer stopped, if it did.
+    pub async fn put_base(&self, disk: DiskId, from: Lsn, time: TimeNs, pieces: Vec<SeedPiece>) -> Result<BaseObject> {
+        let mut filling = Filling::default();
+        for piece in pieces {
+            let entry = piece.entry(disk, from)?;
+            if entry.extent.len == 0 || filling.is_full(u64::MAX, &entry) {
+                let why = format!("piece {} is empty, does not adjoin, or is one too many", entry.extent);
+                return Err(Error::Seed { disk, why });
+            }
+            filling.add(entry);
+        }
+        let nothing = || Error::Seed { disk, why: "there is nothing to put".to_owned() };
+        let extent = filling.extent.ok_or_else(nothing)?;
+        start(self.base(from, time, filling.entries, extent)).await
+    }
+
     /// The task that builds and puts one base object.
     fn base(
         &self,
@@ -139,7 +163,7 @@ impl DomainWriter {
         time: TimeNs,
         entries: Vec<Entry>,
         extent: Extent,
-    ) -> impl Future<Output = Result<Stored>> + Send + 'static {
+    ) -> impl Future<Output = Result<BaseObject>> + Send + 'static {
         let seq = Seq::new(self.base_seq.fetch_add(1, Ordering::Relaxed));
         let identity = SegmentIdentity {
             domain: self.shared.domain,
@@ -154,8 +178,8 @@ impl DomainWriter {
     }
 
     /// Says in the log that a base object is there.
-    async fn name(&self, disk: DiskId, stored: Stored, when: When, seeded: &mut Seeded) -> Result<()> {
-        let Stored { base, extent, stored_bytes } = stored;
+    async fn name(&self, disk: DiskId, stored: BaseObject, when: When, seeded: &mut Seeded) -> Result<()> {
+        let BaseObject { base, extent, stored_bytes } = stored;
         self.submit_disk_event(disk, EventBody::SeedExtent { disk, base, extent }, when).await?;
         seeded.objects += 1;
         seeded.stored_bytes += stored_bytes;
@@ -210,7 +234,7 @@ async fn put_base(
     step: TimeStep,
     entries: Vec<Entry>,
     extent: Extent,
-) -> Result<Stored> {
+) -> Result<BaseObject> {
     let key = ObjectKey::Base { role: identity.role, epoch: identity.epoch, seq: identity.seq };
     let seal = |source| Error::Seal { key, source };
     let built = compressors.build(entries).await.map_err(seal)?;
@@ -241,11 +265,11 @@ async fn put_base(
         return Err(shared.log().stopped().cloned().unwrap_or(fenced));
     }
     let base = BaseRef { role: identity.role, epoch: identity.epoch, seq: identity.seq, header_hash };
-    Ok(Stored { base, extent, stored_bytes })
+    Ok(BaseObject { base, extent, stored_bytes })
 }
 
 /// Starts `work` on its own, so that it goes on while the next piece is awaited; dropping the result ends it.
-fn start(work: impl Future<Output = Result<Stored>> + Send + 'static) -> impl Future<Output = Result<Stored>> {
+fn start(work: impl Future<Output = Result<BaseObject>> + Send + 'static) -> impl Future<Output = Result<BaseObject>> {
     let mut tasks = JoinSet::new();
     tasks.spawn(work);
     async move {

@@ -1,6 +1,6 @@
 //! The writer as its users see it.
 
-use crate::core::disks::{NAME_BYTES_MAX, check_blocks, check_name};
+use crate::core::disks::{Content, NAME_BYTES_MAX, check_name};
 use crate::core::layout::Body;
 use crate::core::log::{Limits, Log, Submission};
 use crate::core::opening::Inputs;
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use tidemark_bucket::{Appender, Attestation, StoreMode, attach_probe};
 use tidemark_env::Env;
 use tidemark_format::{
-    BLOCK_BYTES, ClaimMode, DiskId, DiskState, DomainId, Epoch, EventBody, Extent, Level, Lsn, TimeNs,
+    BLOCK_BYTES, ClaimMode, DiskId, DiskState, DomainId, Epoch, EventBody, Extent, Level, Lsn, Tail, TimeNs,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +42,7 @@ pub struct DomainWriter {
     pub(crate) compressors: Compressors,
     /// Base objects of this epoch so far.
     pub(crate) base_seq: AtomicU64,
+    predecessor: Option<Tail>,
     driver: JoinHandle<()>,
 }
 
@@ -129,15 +130,6 @@ pub struct NewDisk {
     pub size_bytes: u64,
 }
 
-/// What a new disk holds at first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Zeros: it is restorable at once.
-    Blank,
-    /// Something that [`DomainWriter::seed`] will bring; unknown until then.
-    Existing,
-}
-
 impl DomainWriter {
     /// Takes over the domain in `bucket`: claims the next epoch, which fences any other writer, finds where the log ends,
     /// and goes on from there.
@@ -173,13 +165,13 @@ impl DomainWriter {
             hint_every_segments: options.hint_every_segments,
         };
         let compressors = Compressors::new(options.compress_threads_max, options.zstd_level);
-        let epoch = start.epoch;
+        let (epoch, predecessor) = (start.epoch, start.predecessor);
         let log = Log::new(limits, start);
         let durability = Arc::new(BucketCommit::new(log.committed()));
         let shared = Arc::new(Shared::new(genesis.domain, epoch, options, env, log, durability));
         let driver = Driver::new(shared.clone(), bucket.clone(), compressors.clone());
         let driver = tokio::spawn(driver.run());
-        Ok(Self { shared, bucket, compressors, base_seq: AtomicU64::new(0), driver })
+        Ok(Self { shared, bucket, compressors, base_seq: AtomicU64::new(0), predecessor, driver })
     }
 
     /// The domain.
@@ -190,6 +182,11 @@ impl DomainWriter {
     /// The epoch that this writer owns.
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch
+    }
+
+    /// Where the log of the epochs before this one ended; `None` in the first epoch.
+    pub fn predecessor(&self) -> Option<Tail> {
+        self.predecessor
     }
 
     /// Follows how the writer is doing.
@@ -218,6 +215,19 @@ impl DomainWriter {
     pub async fn submit(&self, request: Request, when: When) -> Result<Ticket> {
         let what = self.checked(request)?;
         let (lsn, time) = self.shared.submit(when.time(), what).await?;
+        Ok(self.ticket(lsn, time))
+    }
+
+    /// Logs what got its position and time elsewhere: in a replication log that acknowledged it. Waits like
+    /// [`Self::submit`].
+    ///
+    /// # Errors
+    /// `NotNext` if `lsn` is not the next one here, kind `FixRequest` for what makes no sense at this position, and why the
+    /// writer stopped, if it did.
+    pub async fn replay(&self, lsn: Lsn, time: TimeNs, what: Submission) -> Result<Ticket> {
+        let units = what.units();
+        let plan = |log: &Log| log.admit_at(lsn, &what).map(|()| vec![what]);
+        let (lsn, time) = self.shared.submit_planned(Some(time), units, plan).await?;
         Ok(self.ticket(lsn, time))
     }
 
@@ -261,13 +271,8 @@ impl DomainWriter {
         let blocks = whole_blocks(DiskId::default(), 0, disk.size_bytes)?.len;
         let mut id = DiskId::default();
         let plan = |log: &Log| {
-            id = log.disks().next_id(&disk.vm, &disk.name, blocks)?;
-            let add = EventBody::DiskAdd { disk: id, vm: disk.vm.clone(), name: disk.name.clone(), blocks };
-            let mut plan = vec![Submission::Event(add)];
-            if content == Content::Blank {
-                plan.extend(zeros(id, 0, blocks));
-                plan.push(Submission::Event(EventBody::ConsistentFrom { disk: id }));
-            }
+            let (given, plan) = log.disks().plan_add(&disk.vm, &disk.name, blocks, content)?;
+            id = given;
             Ok(plan)
         };
         let (lsn, time) = self.shared.submit_planned(when.time(), DISK_ADD_UNITS, plan).await?;
@@ -285,15 +290,7 @@ impl DomainWriter {
     /// Changes a disk's size. What it gains is zeros; what it loses is gone for good.
     pub async fn submit_disk_resize(&self, disk: DiskId, size_bytes: u64, when: When) -> Result<Ticket> {
         let blocks = whole_blocks(disk, 0, size_bytes)?.len;
-        check_blocks(blocks)?;
-        let plan = |log: &Log| {
-            let before = log.disks().get(disk)?.blocks;
-            let mut plan = vec![Submission::Event(EventBody::DiskResize { disk, blocks })];
-            //= SPEC.md#events
-            //# E-4
-            plan.extend(zeros(disk, before, blocks.saturating_sub(before)));
-            Ok(plan)
-        };
+        let plan = |log: &Log| log.disks().plan_resize(disk, blocks);
         let (lsn, time) = self.shared.submit_planned(when.time(), 2, plan).await?;
         Ok(self.ticket(lsn, time))
     }
@@ -439,10 +436,4 @@ async fn attach(bucket: &Appender, options: &WriterOptions, env: &Env) -> Result
 /// Bytes as blocks.
 pub(crate) fn whole_blocks(disk: DiskId, offset: u64, len: u64) -> Result<Extent> {
     Extent::from_bytes(offset, len).ok_or(Error::Unaligned { disk, offset, len })
-}
-
-/// Zeros over a run of blocks, if there are any.
-fn zeros(disk: DiskId, start: u64, len: u64) -> Option<Submission> {
-    let extent = Extent::new(start, len);
-    (len > 0).then_some(Submission::Write { disk, extent, body: Body::Zero })
 }

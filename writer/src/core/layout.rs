@@ -24,7 +24,7 @@ pub(crate) struct Entry {
 
 /// What a write says.
 #[derive(Clone, Debug)]
-pub(crate) enum Body {
+pub enum Body {
     /// The bytes of `extent`.
     Data(Bytes),
     /// Zeros, written as such.

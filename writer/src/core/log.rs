@@ -16,7 +16,9 @@ use super::{Now, floor_to_tick};
 use crate::error::{Error, FenceCause, Result};
 use std::collections::VecDeque;
 use std::time::Duration;
-use tidemark_format::{BLOCK_BYTES, DiskId, Epoch, Event, EventBody, Extent, FormatError, Lsn, Seq, TimeNs, TimeStep};
+use tidemark_format::{
+    BLOCK_BYTES, DiskId, Epoch, Event, EventBody, Extent, FormatError, Lsn, Seq, Tail, TimeNs, TimeStep,
+};
 
 /// Bounds of the log.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +39,23 @@ pub(crate) struct Start {
     pub(crate) tick_ns: u32,
     /// Of the CUT.
     pub(crate) header_hash: [u8; 32],
+    pub(crate) predecessor: Option<Tail>,
     pub(crate) disks: DiskTable,
 }
 
-/// What a caller wants to be logged.
+/// One thing to log; it takes one LSN.
 #[derive(Clone, Debug)]
-pub(crate) enum Submission {
-    Write { disk: DiskId, extent: Extent, body: Body },
+pub enum Submission {
+    /// A disk's blocks change.
+    Write {
+        /// Where.
+        disk: DiskId,
+        /// Which blocks.
+        extent: Extent,
+        /// What they hold from here on.
+        body: Body,
+    },
+    /// Something happens besides writes.
     Event(EventBody),
 }
 
@@ -263,6 +275,17 @@ impl Log {
         match what {
             Submission::Write { disk, extent, .. } => self.disks.check(*disk, *extent),
             Submission::Event(_) => Ok(()),
+        }
+    }
+
+    /// Says whether `what` continues this log at exactly `lsn`: it got that position elsewhere.
+    pub(crate) fn admit_at(&self, lsn: Lsn, what: &Submission) -> Result<()> {
+        if lsn != self.next_lsn {
+            return Err(Error::NotNext { got: lsn, next: self.next_lsn });
+        }
+        match what {
+            Submission::Write { .. } => Ok(()),
+            Submission::Event(body) => self.disks.check_event(lsn, body),
         }
     }
 

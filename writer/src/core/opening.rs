@@ -182,9 +182,9 @@ impl Opening {
     /// Where the new epoch begins; `None` until the domain is ours.
     pub(crate) fn start(self) -> Option<Start> {
         let Step::Done = self.step else { return None };
-        let Followed { next_lsn, last_time, disks, .. } = self.log;
-        let header_hash = self.cut?.header_hash;
-        Some(Start { epoch: self.epoch, next_lsn, last_time, tick_ns: TICK_NS_DEFAULT, header_hash, disks })
+        let Followed { tail: predecessor, next_lsn, last_time, disks } = self.log;
+        let (epoch, header_hash, tick_ns) = (self.epoch, self.cut?.header_hash, TICK_NS_DEFAULT);
+        Some(Start { epoch, next_lsn, last_time, tick_ns, header_hash, predecessor, disks })
     }
 
     fn claim(&self, epoch: Epoch) -> Claim {

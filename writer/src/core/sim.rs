@@ -324,6 +324,7 @@ fn log(segment_entries_max: usize, in_flight_segments_max: usize) -> Log {
         last_time: TimeNs::default(),
         tick_ns: 1_000_000,
         header_hash: [0; 32],
+        predecessor: None,
         disks: DiskTable::default(),
     };
     Log::new(limits, start)
