@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("common/env", 1),
     ("common/extent-map", 2),
     ("common/bucket", 2),
+    ("common/api", 2),
     ("writer", 3),
     ("reader", 3),
     ("gc", 3),
