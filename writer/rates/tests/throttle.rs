@@ -1,0 +1,213 @@
+//! The throttle in a simulated site: it converges, does not oscillate, keeps its latency bound, and is fair.
+
+mod sim;
+
+use sim::{Dice, Guest, MIB, Pattern, Setup, flood, run, secs, site};
+use std::time::Duration;
+use tidemark_rates::throttle::OBSERVE_INTERVAL_MAX;
+use tidemark_rates::{DiskOptions, OnOverflow, Stage, ThrottleOptions};
+
+/// Simulations of each property; more with `TIDEMARK_RATES_SEEDS`.
+fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("TIDEMARK_RATES_SEEDS").map_or(40, |n| n.parse().expect("TIDEMARK_RATES_SEEDS is a number"))
+}
+
+/// A site whose guest wants two to twenty times what the link takes, with everything else drawn at random; and the time
+/// constant of its throttle.
+fn any_flooded(seed: u64) -> (Setup, f64) {
+    let mut dice = Dice(seed);
+    let link = dice.within(2.0, 60.0) * MIB as f64;
+    let options = ThrottleOptions {
+        seed_fill: 0.2,
+        start_fill: dice.within(0.3, 0.6),
+        overflow_fill: dice.within(0.75, 0.95),
+        added_latency_max: secs(dice.within(0.05, 1.0)),
+    };
+    let half_band_seconds = dice.within(2.0, 40.0);
+    let space_bytes = half_band_seconds * link / (options.settle_fill() - options.start_fill);
+    let mut setup = site(vec![], 0.0);
+    setup.seed = seed;
+    setup.options = options;
+    setup.space_bytes = space_bytes as u64;
+    setup.observe_every = secs(dice.within(0.02, 0.25));
+    setup.used_bytes = (space_bytes * dice.within(0.0, 0.95)) as u64;
+    setup.link.steps = vec![(0.0, link)];
+    setup.link.lump_bytes = (link * half_band_seconds * dice.within(0.01, 0.2)) as u64;
+    setup.link.commit = secs(dice.within(0.01, 0.5));
+    // As much in flight as the longest hold can slow down to less than the link takes.
+    let queue_depth = dice.pick(&[1, 4, 32]);
+    let in_flight = link * options.added_latency_max.as_secs_f64() * dice.within(0.1, 0.8);
+    setup.guests = vec![Guest {
+        pattern: Pattern::Closed { queue_depth, offered: link * dice.within(2.0, 20.0) },
+        write_bytes: (in_flight / f64::from(queue_depth)) as u64,
+        active: (0.0, f64::INFINITY),
+        options: DiskOptions::default(),
+    }];
+    let constant = half_band_seconds.max(4.0 * delay(&options).as_secs_f64());
+    setup.seconds = 30.0 + 12.0 * constant;
+    (setup, constant)
+}
+
+fn delay(options: &ThrottleOptions) -> Duration {
+    options.added_latency_max + OBSERVE_INTERVAL_MAX
+}
+
+/// `|e| <= lump / 2 + d T`, plus this part of the width of the control law.
+fn assert_settles(setup: Setup, constant: f64, beyond: f64) {
+    let link = setup.link.rate(0.0);
+    let middle = setup.options.settle_fill() * setup.space_bytes as f64;
+    let bound = setup.link.lump_bytes as f64 / 2.0 + link * delay(&setup.options).as_secs_f64();
+    let bound = bound + beyond * link * constant;
+    let settled = 20.0 + 8.0 * constant;
+    let run = run(setup.clone());
+    for sample in run.between(settled, setup.seconds) {
+        let excess = sample.used_bytes as f64 - middle;
+        assert!(excess.abs() <= bound, "{excess} bytes off the middle, at most {bound}: {sample:?} of {setup:?}");
+    }
+    let span = (setup.seconds - settled).floor();
+    let written = run.written_mean(settled, settled + span);
+    let allowed = beyond * link + 2.0 * bound / span;
+    assert!((written - link).abs() <= allowed, "wrote {written} with a link of {link}: {setup:?}");
+    assert!(run.hold_longest <= setup.options.added_latency_max, "held {:?}: {setup:?}", run.hold_longest);
+}
+
+#[test]
+fn sim_a_guest_faster_than_the_link_settles_at_the_middle_of_the_band() {
+    for seed in seeds() {
+        let (setup, constant) = any_flooded(seed);
+        assert_settles(setup, constant, 0.0);
+    }
+}
+
+#[test]
+fn sim_a_link_that_jitters_stays_within_its_bound() {
+    for seed in seeds() {
+        let (mut setup, constant) = any_flooded(seed);
+        setup.link.jitter = 0.3;
+        assert_settles(setup, constant, 0.15);
+    }
+}
+
+#[test]
+fn sim_a_link_at_a_tenth_of_the_offered_rate_is_met_without_oscillation() {
+    let run = run(site(vec![flood(100.0)], 10.0));
+    // The guest slows down and never speeds up again: no swing, not even a first one.
+    let written: Vec<f64> = run.between(5.0, 300.0).map(|sample| sample.written_total() / MIB as f64).collect();
+    for (second, pair) in written.windows(2).enumerate() {
+        assert!(pair[1] <= pair[0] * 1.05 + 0.1, "{second}: from {} to {} MiB/s", pair[0], pair[1]);
+    }
+    let mean = run.written_mean(200.0, 300.0) / MIB as f64;
+    assert!((9.9..10.1).contains(&mean), "{mean} MiB/s");
+    assert!(run.fill_highest < 0.72, "{}", run.fill_highest);
+    assert_eq!(run.stages.last().map(|(_, stage)| *stage), Some(Stage::Throttled));
+    assert_eq!(run.stages.len(), 2, "{:?}", run.stages);
+}
+
+/// What a guest of 20 MiB/s on a link of 30 MiB/s sees of an outage of 50 s.
+fn outage() -> Setup {
+    let mut setup = site(vec![flood(20.0)], 30.0);
+    setup.link.steps = vec![(0.0, 30.0 * MIB as f64), (60.0, 0.0), (110.0, 30.0 * MIB as f64)];
+    setup
+}
+
+#[test]
+fn sim_writes_slow_down_and_speed_up_again_around_an_outage_without_a_jump() {
+    let run = run(outage());
+    let of_interest: Vec<_> = run.between(60.0, 200.0).collect();
+    for pair in of_interest.windows(2) {
+        let (before, after) = (pair[0].written_total() / MIB as f64, pair[1].written_total() / MIB as f64);
+        let smooth = after >= before * 0.5 && after <= before * 2.0;
+        assert!(smooth, "{}: from {before} to {after} MiB/s", pair[1].at);
+    }
+    assert!(of_interest.iter().all(|sample| sample.written_total() > 3.0 * MIB as f64), "the guest never stops");
+    assert!(run.written_mean(125.0, 300.0) > 19.5 * MIB as f64, "the guest is as fast as before");
+    assert!(run.hold_longest <= ThrottleOptions::default().added_latency_max);
+    assert_eq!(
+        run.stages.iter().map(|(_, stage)| *stage).collect::<Vec<_>>(),
+        [Stage::SeedSlowed, Stage::Throttled, Stage::SeedSlowed, Stage::Free]
+    );
+}
+
+#[test]
+fn sim_a_link_in_steps_is_followed_without_overflow() {
+    for seed in seeds() {
+        let (mut setup, constant) = any_flooded(seed);
+        let link = setup.link.rate(0.0);
+        let mut dice = Dice(seed);
+        setup.link.steps = (0..6).map(|n| (f64::from(n) * 4.0 * constant, link * dice.within(0.5, 1.0))).collect();
+        setup.link.steps[0].1 = link;
+        setup.used_bytes = 0;
+        setup.link.lump_bytes = setup.link.lump_bytes.min(setup.space_bytes / 100);
+        // What is in flight must be slowed down to the slowest step.
+        setup.guests[0].write_bytes /= 2;
+        setup.seconds = 30.0 * constant;
+        let run = run(setup.clone());
+        assert!(run.fill_highest < setup.options.overflow_fill, "filled to {}: {setup:?}", run.fill_highest);
+        assert!(run.stages.len() <= 2, "{:?}: {setup:?}", run.stages);
+    }
+}
+
+#[test]
+fn sim_a_small_writer_is_not_starved_by_a_flood() {
+    // One writes at 1 MiB/s, in fives; two take whatever they get of 12 MiB/s.
+    let small = Guest {
+        pattern: Pattern::Open { offered: MIB as f64 },
+        write_bytes: 16 << 10,
+        active: (0.0, f64::INFINITY),
+        options: DiskOptions::default(),
+    };
+    let mut deep = flood(200.0);
+    deep.pattern = Pattern::Closed { queue_depth: 8, offered: 200.0 * MIB as f64 };
+    let run = run(site(vec![small, flood(100.0), deep], 12.0));
+    let mut mean = [0.0; 3];
+    for sample in run.between(100.0, 300.0) {
+        assert_eq!(sample.signals.stage, Stage::Throttled);
+        assert_eq!(sample.hold_max[0], Duration::ZERO, "the small writer is held: {sample:?}");
+        for (mean, written) in mean.iter_mut().zip(&sample.written) {
+            *mean += written / MIB as f64 / 200.0;
+        }
+    }
+    assert!((0.95..1.05).contains(&mean[0]), "{mean:?} MiB/s");
+    for flood in &mean[1..] {
+        assert!((5.2..5.8).contains(flood), "the floods share what is left: {mean:?} MiB/s");
+    }
+}
+
+#[test]
+fn sim_a_guest_that_no_bounded_hold_slows_down_overflows_and_stalls() {
+    let mut setup = site(vec![flood(100.0)], 10.0);
+    setup.guests[0].pattern = Pattern::Open { offered: 40.0 * MIB as f64 };
+    let run = run(setup);
+    assert!(run.hold_longest <= ThrottleOptions::default().added_latency_max);
+    assert!(run.stalled[0] > 0 && run.degraded[0] == 0);
+    assert!(run.fill_highest < 0.9, "{}", run.fill_highest);
+    let back = run.stages.iter().filter(|(_, stage)| *stage == Stage::Throttled).count();
+    assert!(back <= 20, "overflow is left only at the middle of the band: {:?}", run.stages);
+}
+
+#[test]
+fn sim_the_heavy_disk_degrades_and_the_light_one_goes_on() {
+    let degrade = DiskOptions { on_overflow: OnOverflow::Degrade };
+    let light = Guest {
+        pattern: Pattern::Open { offered: 0.1 * MIB as f64 },
+        write_bytes: 8 << 10,
+        active: (0.0, f64::INFINITY),
+        options: DiskOptions::default(),
+    };
+    let mut setup = site(vec![light, Guest { options: degrade, ..flood(100.0) }], 10.0);
+    setup.link.steps = vec![(0.0, 10.0 * MIB as f64), (20.0, 0.0)];
+    let run = run(setup);
+    assert!(run.degraded[1] > 0, "the flood fills the log and degrades");
+    assert_eq!((run.stalled[0], run.degraded[0]), (0, 0), "the light disk is not touched");
+    assert!(run.fill_highest < 0.95, "{}", run.fill_highest);
+    for sample in run.between(100.0, 300.0) {
+        assert!((0.05..0.15).contains(&(sample.written[0] / MIB as f64)), "{sample:?}");
+    }
+}
+
+#[test]
+fn sim_below_start_no_write_is_held() {
+    let run = run(site(vec![flood(50.0)], 60.0));
+    assert_eq!(run.hold_longest, Duration::ZERO);
+    assert_eq!(run.stages, []);
+}
