@@ -305,6 +305,37 @@ impl EventBody {
     }
 }
 
+impl EventBody {
+    /// The event on its own, as a log store keeps it: a CBOR array of `[code, fields]` (LOGSTORE.md §records).
+    pub fn to_cbor(&self) -> Vec<u8> {
+        let infallible = "writing to a Vec cannot fail";
+        let mut out = Vec::new();
+        let mut to = Encoder::new(&mut out);
+        to.array(2).and_then(|to| to.u64(self.code())).expect(infallible);
+        self.fields().put(to.writer_mut());
+        out
+    }
+
+    /// Reads what [`Self::to_cbor`] wrote; `lsn` is where it stands, for errors.
+    ///
+    /// # Errors
+    /// `Cbor`, `Field`, `TrailingBytes` or `UnknownCriticalEvent`.
+    pub fn from_cbor(bytes: &[u8], lsn: Lsn) -> Result<Self> {
+        let what = "event";
+        let bad = |e: minicbor::decode::Error| FormatError::Cbor { what, why: e.to_string() };
+        let mut from = Decoder::new(bytes);
+        if from.array().map_err(bad)? != Some(2) {
+            return Err(FormatError::Cbor { what, why: "an event is not a list of two".to_owned() });
+        }
+        let code = from.u64().map_err(bad)?;
+        let fields = Fields::take(&mut from, what)?;
+        match bytes.len() - from.position() {
+            0 => Self::from_fields(code, fields)?.ok_or(FormatError::UnknownCriticalEvent { code, lsn }),
+            extra => Err(FormatError::TrailingBytes { what, extra: extra as u64 }),
+        }
+    }
+}
+
 /// Appends the EVENTS section: a CBOR array of `[lsn, code, fields]`.
 pub(crate) fn put_events(out: &mut Vec<u8>, events: &[Event]) {
     let infallible = "writing to a Vec cannot fail";

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod index;
 pub mod key;
 pub mod kind;
+pub mod logstore;
 pub mod record;
 pub mod segment;
 pub mod text;

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("common/bucket", 2),
     ("common/api", 2),
     ("writer/rates", 2),
+    ("writer/log-store", 2),
     ("writer", 3),
     ("reader", 3),
     ("gc", 3),
