@@ -11,6 +11,7 @@ mod client;
 pub mod edges;
 mod error;
 mod memory;
+pub mod nbd;
 mod range;
 mod volume;
 
