@@ -1,10 +1,15 @@
 //! The DR virtual appliance: guest writes in, a domain's history in its bucket out.
 //!
-//! [`config`] is what it is told when it starts, [`Control`] what it can be asked to do, [`notify`] tells systemd.
+//! [`config`] turns a file into checked settings; [`api`] serves the control API over a unix socket, over whatever
+//! implements [`Control`]; [`events`] remembers what happened lately; [`notify`] tells systemd.
 //! Not here: the command line, and the wire types (`tidemark-api`).
 
+pub mod api;
 pub mod config;
 mod control;
+mod error;
+pub mod events;
 pub mod notify;
 
 pub use control::{Answer, Control};
+pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! What happened lately, numbered, for people and for whoever follows along.
 
+use crate::check::{Check, Complaint};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,4 +88,15 @@ pub struct EventPage {
     pub lost: u64,
     /// The events, in order.
     pub events: Vec<Event>,
+}
+
+impl Check for EventQuery {
+    fn check(&self) -> Result<(), Complaint> {
+        let most = |member, value: u32, most: u32| {
+            let what = || format!("{value} is more than {most}");
+            if value > most { Err(Complaint::new(member, what())) } else { Ok(()) }
+        };
+        most("wait_s", self.wait_s, WAIT_S_MAX)?;
+        most("limit", self.limit, EVENTS_PER_PAGE_MAX)
+    }
 }

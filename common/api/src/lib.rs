@@ -2,10 +2,10 @@
 //!
 //! Everything here is a promise to scripts and to other appliances: members are only ever added; units stand last in names;
 //! times are RFC 3339 in UTC; requests with unknown members are refused, so that a misspelt option is never ignored.
-//! What can be checked without an appliance is checked here ([`DomainSpec::check`], [`Settings::check`]), once for the API
-//! and for configuration files.
+//! What can be checked without an appliance is checked here ([`Check`]), once for the API and for configuration files.
 //! Not here: serving requests (`tidemark-drva`), and domain types, which are never serialized.
 
+mod check;
 mod client;
 mod event;
 mod limit;
@@ -15,7 +15,9 @@ mod settings;
 mod spec;
 mod status;
 mod time;
+pub mod units;
 
+pub use check::{Check, Complaint, NAME_BYTES_MAX};
 pub use client::{Client, Error, Result};
 pub use event::{EVENTS_PER_PAGE_MAX, Event, EventPage, EventQuery, Severity, WAIT_S_MAX};
 pub use limit::{Limit, NotALimit};
@@ -28,7 +30,7 @@ pub use request::{
 pub use settings::{
     BandwidthWindow, Coalescing, Day, NotATimeOfDay, OverflowPolicy, ProtectionMode, Settings, SettingsPatch, TimeOfDay,
 };
-pub use spec::{Complaint, DiskAddress, DiskSpec, DomainSpec, NAME_BYTES_MAX};
+pub use spec::{DiskAddress, DiskSpec, DomainSpec};
 pub use status::{
     ApplianceStatus, Attachment, DiskExport, DiskState, DiskStatus, DomainState, DomainStatus, LogStoreStatus, LogUse,
     RequestCount, Rpo, TapState, Throttle, ThrottleStage, Throughput, VmStatus,

@@ -1,7 +1,7 @@
 //! What an appliance can be asked to do, and what it answers.
 
+use crate::check::{Check, Complaint, check_length, check_name, check_size};
 use crate::settings::ProtectionMode;
-use crate::spec::{Complaint, check_length, check_name, check_size};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -242,9 +242,8 @@ fn check_timeout(member: &str, timeout_ms: u64, max: u64) -> Result<(), Complain
     Ok(())
 }
 
-impl BookmarkRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for BookmarkRequest {
+    fn check(&self) -> Result<(), Complaint> {
         check_length("name", &self.name)?;
         check_timeout("freeze_timeout_ms", self.freeze_timeout_ms, FREEZE_MS_MAX)?;
         if self.level == BookmarkLevel::Fs && self.agents.is_empty() {
@@ -284,30 +283,26 @@ impl Hook {
     }
 }
 
-impl DrainRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for DrainRequest {
+    fn check(&self) -> Result<(), Complaint> {
         check_timeout("timeout_ms", self.timeout_ms, TIMEOUT_MS_MAX)
     }
 }
 
-impl RemoveQuery {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for RemoveQuery {
+    fn check(&self) -> Result<(), Complaint> {
         check_timeout("drain_timeout_ms", self.drain_timeout_ms, TIMEOUT_MS_MAX)
     }
 }
 
-impl ResizeRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for ResizeRequest {
+    fn check(&self) -> Result<(), Complaint> {
         check_size("size_bytes", self.size_bytes)
     }
 }
 
-impl SeedRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for SeedRequest {
+    fn check(&self) -> Result<(), Complaint> {
         match &self.source {
             SeedSource::Image { path } if path.is_empty() => Err(Complaint::new("source.path", "the text is empty")),
             SeedSource::Domain { url, .. } if url.is_empty() => Err(Complaint::new("source.url", "the text is empty")),
@@ -316,9 +311,8 @@ impl SeedRequest {
     }
 }
 
-impl AttachRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for AttachRequest {
+    fn check(&self) -> Result<(), Complaint> {
         if self.qmp_socket.is_empty() {
             return Err(Complaint::new("qmp_socket", "the text is empty"));
         }
@@ -326,14 +320,25 @@ impl AttachRequest {
     }
 }
 
-impl VmConfigRequest {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for VmConfigRequest {
+    fn check(&self) -> Result<(), Complaint> {
         check_length("format", &self.format)?;
         if self.body.len() > VM_CONFIG_BYTES_MAX {
             let what = format!("{} bytes, at most {VM_CONFIG_BYTES_MAX} are allowed", self.body.len());
             return Err(Complaint::new("body", what));
         }
+        Ok(())
+    }
+}
+
+impl Check for TakeoverRequest {
+    fn check(&self) -> Result<(), Complaint> {
+        Ok(())
+    }
+}
+
+impl Check for ModeRequest {
+    fn check(&self) -> Result<(), Complaint> {
         Ok(())
     }
 }

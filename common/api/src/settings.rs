@@ -1,7 +1,7 @@
 //! How a domain is protected: targets, limits and policies, whole or as a change to them.
 
+use crate::check::{Check, Complaint};
 use crate::limit::Limit;
-use crate::spec::Complaint;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -254,9 +254,10 @@ impl Settings {
         let window = self.bandwidth.iter().find(|window| window.covers(day, minute));
         window.map_or(self.upload_bytes_per_s, |window| window.upload_bytes_per_s)
     }
+}
 
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), Complaint> {
+impl Check for Settings {
+    fn check(&self) -> Result<(), Complaint> {
         let within = |member: &str, value: u64, range: RangeInclusive<u64>, unit: &str| {
             if range.contains(&value) {
                 return Ok(());
@@ -288,6 +289,13 @@ impl Settings {
                 return Err(Complaint::new(format!("bandwidth[{number}].days"), what).hint("days = [\"mon\", \"tue\"]"));
             }
         }
+        Ok(())
+    }
+}
+
+/// Whether the whole works shows once it is applied.
+impl Check for SettingsPatch {
+    fn check(&self) -> Result<(), Complaint> {
         Ok(())
     }
 }

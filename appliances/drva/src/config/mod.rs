@@ -1,7 +1,20 @@
 //! What `drva.toml` says, checked. docs/ops/drva.toml explains every key.
+//!
+//! Whatever is wrong is said with its line and column, and with what to do about it. The same rules hold for what comes in
+//! through the API (`tidemark-api`); here are only those of the appliance as a whole.
+//! Not here: whether paths exist and buckets can be reached. That shows when the appliance opens them.
+
+mod check;
+mod error;
+mod file;
+mod place;
+#[cfg(test)]
+mod tests;
+
+pub use error::ConfigError;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemark_api::{DomainSpec, Settings};
 
@@ -75,4 +88,38 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Clients that do not ask for TLS are turned away.
     pub required: bool,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The first thing in it that cannot work.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|e| ConfigError::Unreadable { file: file.clone(), why: e.to_string() })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Reads what stands in `file`.
+    ///
+    /// # Errors
+    /// The first thing in it that cannot work.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let wrong = |at: usize, what: String, hint: String| {
+            let (line, column) = place::line_and_column(text, at);
+            ConfigError::Wrong { file: file.to_owned(), line, column, what, hint }
+        };
+        let written: file::File = toml::from_str(text).map_err(|e| {
+            let (what, hint) = check::explain(e.message());
+            wrong(e.span().map_or(0, |span| span.start), what, hint)
+        })?;
+        check::checked(written).map_err(|complaint| {
+            let key = complaint.member().rsplit('.').next().unwrap_or_default();
+            let what = format!("{key}: {complaint}");
+            let hint = complaint.hint_text().unwrap_or(check::SEE_EXAMPLE).to_owned();
+            wrong(place::of_value(text, complaint.member()), what, hint)
+        })
+    }
 }
