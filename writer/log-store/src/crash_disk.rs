@@ -73,6 +73,11 @@ impl CrashDisk {
         self.state().stopped
     }
 
+    /// Stops everything between two writes, as [`Fault::Crash`] does in the middle of one.
+    pub fn stop(&self) {
+        self.state().stopped = true;
+    }
+
     /// The process was killed and comes back: it reads what was written, durable or not.
     pub fn restart(&self) {
         let mut state = self.state();

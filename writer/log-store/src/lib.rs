@@ -20,6 +20,7 @@ mod device;
 mod error;
 mod options;
 mod record;
+mod rules;
 mod shell;
 #[cfg(test)]
 mod sim;

@@ -1,52 +1,120 @@
-//! Drives the real store over a disk that crashes, one write at a time, from one seed.
+//! Drives the real store over a disk that crashes, one write at a time, and compares it with a model.
+//!
+//! One seed decides what is appended, trimmed, noted and read on several domains, when writes fail, are cut short or
+//! torn, and whether the process is killed or the power is lost. `TIDEMARK_LOG_STORE_SEEDS` sets how many seeds are run.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use crate::buffer::AlignedBuffer;
-use crate::shell::commit::Step;
-use crate::shell::store::Threads;
-use crate::{CrashDisk, DomainLog, Fault, FormatOptions, LogStore, OpenOptions, Record, RecordBody, SpaceLimits};
-use std::sync::Arc;
-use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, Extent, Lsn, TimeNs};
+mod damage;
+mod model;
 
-fn open(disk: &Arc<CrashDisk>) -> LogStore {
-    LogStore::open_with(disk.clone(), OpenOptions::default(), Threads::None).unwrap()
-}
+use crate::rules::{Rule, without};
+use model::Sim;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-fn drain(log: &DomainLog) {
-    let mut buffer = AlignedBuffer::default();
-    while log.domain.step(&mut buffer) == Step::Worked {}
-}
+/// Steps of one run.
+const STEPS: u32 = 300;
 
-#[test]
-fn sim_a_batch_that_is_torn_never_half_appears() {
-    for seed in 0..50 {
-        let disk = Arc::new(CrashDisk::new(2 << 20, seed));
-        let options = FormatOptions { extent_bytes: 64 << 10, domains_max: 2, ..Default::default() };
-        LogStore::format_on(&*disk, "disk", &options).unwrap();
-        let domain = DomainId::new([1; 16]);
-        let limits = SpaceLimits { min_bytes: 0, max_bytes: 1 << 30 };
-        let store = open(&disk);
-        let log = store.create_domain(domain, limits, Lsn::new(1)).unwrap();
-        let record = |lsn: u64| {
-            let (disk, extent) = (DiskId::new(1), Extent::new(lsn, 8));
-            let data = vec![lsn as u8; 8 * BLOCK_BYTES as usize].into();
-            Record { lsn: Lsn::new(lsn), time: TimeNs::new(lsn), body: RecordBody::Write { disk, extent, data } }
+/// The first of `seeds` that goes wrong, and what.
+fn first_failure(seeds: std::ops::Range<u64>) -> Option<String> {
+    seeds.into_iter().find_map(|seed| {
+        let run = AssertUnwindSafe(|| Sim::new(seed).run(STEPS));
+        let e = match catch_unwind(run) {
+            Ok(Ok(())) => return None,
+            Ok(Err(e)) => e,
+            Err(panic) => match panic.downcast::<String>() {
+                Ok(text) => *text,
+                Err(_) => "a panic without words".to_owned(),
+            },
         };
-        let first = log.append(vec![record(1)]).unwrap();
-        drain(&log);
-        first.wait().unwrap();
-        disk.inject(1, Fault::Crash);
-        let second = log.append(vec![record(2), record(3)]).unwrap();
-        drain(&log);
-        second.wait().unwrap_err();
-        drop((log, store));
-        disk.lose_power();
-        let log = open(&disk).domain(domain).unwrap();
-        assert!(log.failed().is_none(), "seed {seed}: {:?}", log.failed());
-        let last = log.last_lsn().get();
-        assert!(last == 1 || last == 3, "seed {seed}: the log ends at {last}");
-        let wanted: Vec<_> = (1..=last).map(record).collect();
-        assert_eq!(log.read(Lsn::new(1), u64::MAX).unwrap(), wanted);
-    }
+        Some(format!("seed {seed}: {e}"))
+    })
+}
+
+//= LOGSTORE.md#appending
+//# LA-1, LA-3
+//= LOGSTORE.md#space
+//# LS-3
+#[test]
+fn sim_what_was_acknowledged_is_there_after_every_crash() {
+    let seeds = std::env::var("TIDEMARK_LOG_STORE_SEEDS").map_or(1500, |text| text.parse().unwrap());
+    assert_eq!(first_failure(0..seeds), None);
+}
+
+/// Seeds that must show the harm of a rule that is not kept.
+const SEEDS_WITHOUT: u64 = 400;
+
+fn harmful_without(rule: Rule) {
+    let found = without(rule, || first_failure(0..SEEDS_WITHOUT));
+    assert!(found.is_some(), "{rule:?} makes no difference in {SEEDS_WITHOUT} runs");
+}
+
+//= LOGSTORE.md#recovery
+//# LX-4
+#[test]
+fn sim_a_log_that_builds_on_what_is_not_durable_loses_it() {
+    harmful_without(Rule::SyncBeforeUse);
+}
+
+//= LOGSTORE.md#appending
+//# LA-2
+#[test]
+fn sim_a_log_that_goes_on_after_a_failed_write_overwrites_unsynced_bytes() {
+    harmful_without(Rule::NothingAfterFailure);
+}
+
+//= LOGSTORE.md#table
+//# LT-6, LT-8
+#[test]
+fn sim_a_table_in_one_copy_is_lost() {
+    harmful_without(Rule::BothCopies);
+}
+
+//= LOGSTORE.md#table
+//# LT-9
+#[test]
+fn sim_a_value_written_after_a_failed_table_overwrites_what_that_table_names() {
+    harmful_without(Rule::NoValueAfterTableFailure);
+}
+
+//= LOGSTORE.md#space
+//# LS-1
+#[test]
+fn sim_an_extent_used_before_the_table_names_it_is_lost() {
+    harmful_without(Rule::KnownBeforeUse);
+}
+
+//= LOGSTORE.md#space
+//# LS-2
+#[test]
+fn sim_an_extent_given_away_before_the_table_says_so_is_taken_twice() {
+    harmful_without(Rule::FreeOnceKnown);
+}
+
+//= LOGSTORE.md#space
+//# LS-5
+#[test]
+fn sim_an_extent_given_away_after_a_failed_write_changes_under_its_new_owner() {
+    harmful_without(Rule::KeptAfterFailure);
+}
+
+//= LOGSTORE.md#batches
+//# LB-4
+#[test]
+fn sim_a_batch_of_an_earlier_life_would_be_taken_for_a_new_one() {
+    harmful_without(Rule::PresentLife);
+}
+
+//= LOGSTORE.md#records
+//# LR-3
+#[test]
+fn sim_a_torn_batch_would_half_appear() {
+    harmful_without(Rule::DataChecked);
+}
+
+//= LOGSTORE.md#named-values
+//# LM-2, LM-3
+#[test]
+fn sim_a_value_written_over_the_old_one_is_torn() {
+    harmful_without(Rule::ValueBesideOld);
 }

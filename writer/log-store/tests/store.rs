@@ -93,12 +93,15 @@ fn a_trimmed_log_goes_on_for_many_times_its_room() {
     let lun = lun(8);
     let store = lun.open();
     let log = store.create_domain(domain(1), LIMITS, Lsn::new(1)).unwrap();
+    let mut last = None;
     for lsn in 1..2000 {
-        log.append(vec![write(lsn, 9)]).unwrap().wait().unwrap();
+        last = Some(log.append(vec![write(lsn, 9)]).unwrap());
         if lsn % 20 == 0 {
+            last.take().unwrap().wait().unwrap();
             log.trim(Lsn::new(lsn - 5)).unwrap();
         }
     }
+    last.unwrap().wait().unwrap();
     drop((log, store));
     let log = lun.open().domain(domain(1)).unwrap();
     assert_eq!((log.first_lsn(), log.last_lsn()), (Lsn::new(1976), Lsn::new(1999)));

@@ -13,6 +13,7 @@ use super::space::Space;
 use super::{Mark, Place};
 use crate::error::FullCause;
 use crate::record::Prepared;
+use crate::rules::{Rule, kept};
 use std::collections::VecDeque;
 use tidemark_format::logstore::{BatchChain, LunExtent, PAGE_BYTES, batch_bytes};
 use tidemark_format::{DomainId, Lsn, TimeNs};
@@ -270,7 +271,11 @@ impl<T> Log<T> {
         //# LS-4
         let mut laid_out = self.laid_out;
         laid_out.add(pages, self.limits.extent_pages);
-        let need = if unit.events_only { laid_out.extents } else { laid_out.with_headroom(self.limits) };
+        let need = if unit.events_only || !kept(Rule::RoomForEvents) {
+            laid_out.extents
+        } else {
+            laid_out.with_headroom(self.limits)
+        };
         let lacking = need.saturating_sub(self.granted());
         space.reserve(self.domain, lacking).map_err(|cause| Refusal::Full { cause, need_bytes: pages * PAGE_BYTES })?;
         self.reserved += lacking;

@@ -8,6 +8,7 @@
 //! Not here: reading, and comparing the end with what the table says.
 
 use super::{Mark, Place};
+use crate::rules::{Rule, kept};
 use std::ops::ControlFlow;
 use tidemark_format::logstore::{BatchHead, BatchIdentity, LunExtent, PAGE_BYTES, Preamble};
 
@@ -176,7 +177,8 @@ impl Walk {
     fn look_for_proof(&mut self, bytes: &[u8], from: Place, why: String) {
         for (page, bytes) in (from.page..).zip(bytes.chunks_exact(PAGE_BYTES as usize)) {
             let Ok(preamble) = Preamble::decode(bytes) else { continue };
-            if preamble.identity == self.identity && preamble.chain.seq > self.at.seq {
+            let later = preamble.identity == self.identity && preamble.chain.seq > self.at.seq;
+            if later && kept(Rule::NoEndBeforeLater) {
                 let extent = self.extent(from.ordinal).expect("what was read was wanted");
                 let (seq, later) = (self.at.seq, preamble.chain.seq);
                 let why =
@@ -220,11 +222,16 @@ impl Walk {
             Err(e) => return Found::Nothing(e.to_string()),
         };
         let Mark { seq, lsn, prev_crc, time, .. } = self.at;
-        if preamble.identity != self.identity {
+        let mut identity = preamble.identity;
+        if !kept(Rule::PresentLife) {
+            identity.incarnation = self.identity.incarnation;
+        }
+        if identity != self.identity {
             return Found::Nothing("a batch of another log, or of an earlier life of this one".to_owned());
         }
         let chain = preamble.chain;
-        if (chain.seq, chain.first_lsn, chain.prev_crc) != (seq, lsn, prev_crc) {
+        let continues = (chain.seq, chain.first_lsn, chain.prev_crc) == (seq, lsn, prev_crc);
+        if !continues && kept(Rule::ChainContinues) {
             return Found::Nothing(format!("found batch {} that begins at lsn {}", chain.seq, chain.first_lsn));
         }
         let bytes_long = preamble.batch_bytes();
@@ -238,7 +245,9 @@ impl Walk {
             Ok(head) => head,
             Err(e) => return Found::Nothing(e.to_string()),
         };
-        if let Err(e) = head.check_data(bytes) {
+        if let Err(e) = head.check_data(bytes)
+            && kept(Rule::DataChecked)
+        {
             return Found::Nothing(e.to_string());
         }
         match head.records.first() {

@@ -5,6 +5,7 @@ use super::lock;
 use crate::buffer::AlignedBuffer;
 use crate::core::log::{BATCH_BYTES_MAX, Batch, Next, Unit};
 use crate::error::{Error, Result};
+use crate::rules::{Rule, kept};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,7 +71,9 @@ impl Domain {
         //= LOGSTORE.md#space
         //# LS-1
         let known = self.shared.update_entry(self.id, |entry| {
-            entry.extents.push(extent);
+            if kept(Rule::KnownBeforeUse) {
+                entry.extents.push(extent);
+            }
             Ok(())
         });
         match known {
@@ -93,6 +96,12 @@ impl Domain {
         let bytes = buffer.bytes(batch.pages as usize * PAGE_BYTES as usize);
         let head_crc = encode(bytes, identity, &batch);
         let written = self.shared.write(bytes, self.shared.geometry.page_at(batch.extent, batch.page));
+        let written = match written {
+            Err(_) if !kept(Rule::NothingAfterFailure) => {
+                self.shared.write(bytes, self.shared.geometry.page_at(batch.extent, batch.page))
+            }
+            written => written,
+        };
         buffer.shrink_to(BATCH_BYTES_MAX as usize);
         match written {
             Ok(()) => self.committed(batch.units, head_crc),

@@ -8,6 +8,7 @@ use crate::core::space::LOG_EXTENTS_MIN;
 use crate::error::{Error, Result};
 use crate::options::{SpaceLimits, Usage};
 use crate::record::{Prepared, Record, RecordBody};
+use crate::rules::{Rule, kept};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -123,7 +124,9 @@ impl Domain {
     /// Stops the log for good: whoever waits gets the error, and so does everybody who comes.
     pub(crate) fn fail(&self, why: Error) {
         let mut state = self.state();
-        if state.stopped.is_none() {
+        // Of a log that is being given up it must still be known whether a write failed.
+        let given_up = matches!(state.stopped, Some(Error::GivenUp { .. })) && matches!(why, Error::Poisoned { .. });
+        if state.stopped.is_none() || given_up {
             tracing::error!(domain = %self.id, error = %why, "log stopped");
             state.stopped = Some(why);
         }
@@ -272,8 +275,10 @@ impl DomainLog {
         };
         domain.shared.update_entry(domain.id, |entry| {
             entry.first_lsn = trim.first_lsn;
-            entry.head = trim.head.head();
-            entry.extents.drain(..trim.freed);
+            if kept(Rule::FreeOnceKnown) {
+                entry.head = trim.head.head();
+                entry.extents.drain(..trim.freed);
+            }
             Ok(())
         })?;
         let mut state = domain.state();
@@ -371,6 +376,7 @@ impl DomainLog {
         }
         let domain = &*self.domain;
         let _admin = lock(&domain.admin);
+        domain.shared.entry_to_change(domain.id)?;
         let given_up = Error::GivenUp { domain: domain.id };
         let mut state = domain.state();
         match &state.stopped {
@@ -382,10 +388,13 @@ impl DomainLog {
         while state.log.is_busy() {
             state = domain.wake.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        let time = state.log.last_time();
+        let (time, stopped) = (state.log.last_time(), state.stopped.clone());
         drop(state);
         for unit in units {
             let _ = unit.answer.send(Err(given_up.clone()));
+        }
+        if let Some(poisoned @ Error::Poisoned { .. }) = stopped {
+            return Err(poisoned);
         }
         let incarnation = Incarnation::new(domain.shared.options.env.entropy.nonce());
         let (head, start) = Domain::empty(next_lsn, time);

@@ -5,6 +5,7 @@ use super::lock;
 use crate::buffer::AlignedBuffer;
 use crate::core::meta;
 use crate::error::{Error, Result};
+use crate::rules::{Rule, kept};
 use bytes::Bytes;
 use std::sync::Arc;
 use tidemark_format::logstore::{META_NAME_BYTES_MAX, META_NAMES_MAX, MetaEntry, PAGE_BYTES, pages_of};
@@ -22,7 +23,7 @@ impl Domain {
         if let Some(stopped) = &self.state().stopped {
             return Err(stopped.clone());
         }
-        let entry = self.shared.entry(self.id)?;
+        let entry = self.shared.entry_to_change(self.id)?;
         let others = || entry.metas.iter().filter(|meta| meta.name != name);
         if others().count() >= META_NAMES_MAX {
             return Err(limit("number of named values", META_NAMES_MAX as u64 + 1, META_NAMES_MAX as u64));
@@ -34,7 +35,8 @@ impl Domain {
         if total > max {
             return Err(limit("size of a domain's named values in bytes", total * PAGE_BYTES, max * PAGE_BYTES));
         }
-        let runs = meta::place(&entry.metas, geometry.extent_pages(), pages as u32)
+        let old = if kept(Rule::ValueBesideOld) { &entry.metas[..] } else { &[] };
+        let runs = meta::place(old, geometry.extent_pages(), pages as u32)
             .expect("the old values and a new one fit into an extent: each is at most half of it");
         let mut padded = AlignedBuffer::default();
         let padded = padded.bytes((pages * PAGE_BYTES) as usize);

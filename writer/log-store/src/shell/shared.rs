@@ -5,6 +5,7 @@ use crate::core::space::Space;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::options::OpenOptions;
+use crate::rules::{Rule, kept};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -79,7 +80,7 @@ impl Shared {
         table.check(&self.geometry).expect("a change keeps the rules of the table");
         let bytes = table.encode();
         let first = file.first;
-        for copy in [first, 1 - first] {
+        for copy in [first, 1 - first].into_iter().take(if kept(Rule::BothCopies) { 2 } else { 1 }) {
             if let Err(e) = self.write(&bytes, self.geometry.tables_at()[copy]) {
                 file.failed = Some(Arc::new(e.clone()));
                 return Err(e);
@@ -101,7 +102,20 @@ impl Shared {
         })
     }
 
-    /// A domain's entry as it is on the device.
+    /// A domain's entry as it is on the device, to write what it will name next.
+    ///
+    /// Not after a table whose write failed: the device may have that one, and name what this one calls free.
+    //= LOGSTORE.md#table
+    //# LT-9
+    pub(crate) fn entry_to_change(&self, domain: DomainId) -> Result<DomainEntry> {
+        let failed = lock(&self.table).failed.clone().filter(|_| kept(Rule::NoValueAfterTableFailure));
+        match failed {
+            Some(source) => Err(Error::TablePoisoned { source }),
+            None => self.entry(domain),
+        }
+    }
+
+    /// A domain's entry.
     pub(crate) fn entry(&self, domain: DomainId) -> Result<DomainEntry> {
         let file = lock(&self.table);
         file.table.domains.iter().find(|entry| entry.domain == domain).cloned().ok_or(Error::NoDomain { domain })

@@ -13,6 +13,7 @@ use crate::core::walk::{Outcome, Walk};
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Result};
 use crate::options::{Existing, FormatOptions, OpenOptions, SpaceLimits, SpaceUsage};
+use crate::rules::{Rule, kept};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -118,7 +119,9 @@ impl LogStore {
         // lost after something behind it was acknowledged, there would be a hole.
         //= LOGSTORE.md#recovery
         //# LX-4
-        device.sync().map_err(|e| Error::device("make durable", 0, 0, e))?;
+        if kept(Rule::SyncBeforeUse) {
+            device.sync().map_err(|e| Error::device("make durable", 0, 0, e))?;
+        }
         let (label, bad_copy) = read_label(&*device)?;
         let geometry = label.geometry;
         if device.len_bytes() < geometry.lun_bytes() {
@@ -238,14 +241,19 @@ impl LogStore {
         // Its extents must not be given away under a write that is under way.
         running.close();
         let _admin = lock(&domain.admin);
-        domain.state().stopped = Some(Error::GivenUp { domain: id });
+        let was = domain.state().stopped.replace(Error::GivenUp { domain: id });
         shared.unwatch(id);
         let entry = shared.entry(id)?;
         shared.update(|table| {
             table.domains.retain(|other| other.domain != id);
             Ok(())
         })?;
-        lock(&shared.space).remove(id, entry.extents.into_iter().chain([entry.meta_extent]));
+        // What a write that failed left in caches may reach the device at any time, until a restart has made it durable.
+        //= LOGSTORE.md#space
+        //# LS-5
+        let free = !matches!(was, Some(Error::Poisoned { .. })) || !kept(Rule::KeptAfterFailure);
+        let extents = entry.extents.into_iter().chain([entry.meta_extent]).filter(|_| free);
+        lock(&shared.space).remove(id, extents);
         Ok(())
     }
 
@@ -400,7 +408,7 @@ fn recover(shared: &Shared, entry: &DomainEntry) -> (Start, Option<Error>) {
     let why = match outcome {
         Err(e) => Some(format!("{e}: {}", std::error::Error::source(&e).map_or(String::new(), ToString::to_string))),
         Ok(Outcome::Damaged { why }) => Some(why),
-        Ok(_) if end.lsn <= entry.durable => {
+        Ok(_) if end.lsn <= entry.durable && kept(Rule::NoEndBeforeWatermark) => {
             Some(format!("the log ends here, and the table says that lsn {} was durable", entry.durable))
         }
         Ok(_) => None,
