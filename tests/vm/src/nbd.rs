@@ -14,13 +14,17 @@ pub struct NbdServer {
 }
 
 impl NbdServer {
-    /// Serves `image` as the nameless export on the Unix socket `socket`, and waits until it listens.
+    /// The name of its export.
+    pub const EXPORT: &str = "vm/disk";
+
+    /// Serves `image` as [`EXPORT`](Self::EXPORT) on the Unix socket `socket`, and waits until it listens.
     pub fn start(image: &Path, socket: &Path) -> Self {
         std::fs::remove_file(socket).ok();
         let mut args: Vec<String> =
             ["--persistent", "--shared=0", "--format=raw", "--cache=writeback", "--discard=unmap"]
                 .map(str::to_owned)
                 .into();
+        args.push(format!("--export-name={}", Self::EXPORT));
         args.push(format!("--socket={}", socket.display()));
         args.push(image.display().to_string());
         let mut process = Process::start(&tool("qemu-nbd"), &args, socket.with_extension("nbd.log"));
@@ -34,6 +38,12 @@ impl NbdServer {
     /// SIGKILL. What it answered before is in the image: the page cache outlives it.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// SIGSTOP: the connections stay, and nothing is answered any more.
+    pub fn hang(&self) {
+        let stopped = Command::new("kill").args(["-STOP", &self.process.pid().to_string()]).status();
+        assert!(stopped.is_ok_and(|status| status.success()), "kill -STOP");
     }
 
     /// Serves the same image at the same place again.

@@ -78,7 +78,8 @@ fn a_guest_never_notices_that_its_nbd_server_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let disk = image(dir.path(), "disk.raw");
     let mut server = NbdServer::start(&disk, &dir.path().join("nbd.sock"));
-    let machine = Machine::new(dir.path(), "vm").disk(Disk::nbd(server.socket(), "", Duration::from_secs(120)));
+    let machine =
+        Machine::new(dir.path(), "vm").disk(Disk::nbd(server.socket(), NbdServer::EXPORT, Duration::from_secs(120)));
     let mut guest = machine.job(Job::WRITE).boot();
     guest.wait_mark(5);
     for _ in 0..3 {

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("gc", 3),
     ("fuse-mount", 4),
     ("appliances/io-filter", 4),
+    ("appliances/qemu", 4),
     ("appliances/", 5),
     ("tools/", 6),
     ("tests/", 7),
