@@ -13,7 +13,7 @@
 //! Nothing here uses a function whose last bit depends on the machine: the same events give the same rates everywhere.
 //!
 //! Invariants: the first of the marks that a meter keeps is never younger than the window and `lumps_min` lumps ask for;
-//! there are at most 2 * [`MARKS_MAX`] and a few, whatever comes in.
+//! there are at most some hundred marks, whatever comes in.
 //! Not here: what counts as a transfer, and what an idle link could do; see [`Meter::idle`].
 
 use crate::rate::Rate;

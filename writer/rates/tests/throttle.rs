@@ -2,15 +2,10 @@
 
 mod sim;
 
-use sim::{Dice, Guest, MIB, Pattern, Setup, flood, run, secs, site};
+use sim::{Dice, Guest, MIB, Pattern, Setup, flood, run, secs, seeds, site};
 use std::time::Duration;
 use tidemark_rates::throttle::OBSERVE_INTERVAL_MAX;
 use tidemark_rates::{DiskOptions, OnOverflow, Stage, ThrottleOptions};
-
-/// Simulations of each property; more with `TIDEMARK_RATES_SEEDS`.
-fn seeds() -> std::ops::Range<u64> {
-    0..std::env::var("TIDEMARK_RATES_SEEDS").map_or(40, |n| n.parse().expect("TIDEMARK_RATES_SEEDS is a number"))
-}
 
 /// A site whose guest wants two to twenty times what the link takes, with everything else drawn at random; and the time
 /// constant of its throttle.

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each user of the simulation looks at another part of it")]
 
+pub(crate) mod seed;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -31,6 +33,11 @@ impl Dice {
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[(self.next() % of.len() as u64) as usize]
     }
+}
+
+/// Seeds that each property is simulated with; more with `TIDEMARK_RATES_SEEDS`.
+pub(crate) fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("TIDEMARK_RATES_SEEDS").map_or(20, |n| n.parse().expect("TIDEMARK_RATES_SEEDS is a number"))
 }
 
 pub(crate) fn secs(seconds: f64) -> Duration {
