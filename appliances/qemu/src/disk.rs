@@ -17,9 +17,14 @@ pub struct GuestDisk {
     pub size_bytes: u64,
     /// Driver of the topmost node, such as `qcow2`.
     pub driver: String,
+    /// Where QEMU has it from: a path, or the URI of a server.
+    pub file: String,
     /// The guest may not write to it.
     pub read_only: bool,
 }
+
+/// The node that a mirror puts above a disk's own while it runs.
+const MIRROR: &str = "mirror_top";
 
 impl GuestDisk {
     fn of(entry: &Value) -> Option<Self> {
@@ -33,6 +38,7 @@ impl GuestDisk {
             device: text(&entry["qdev"]),
             size_bytes: inserted["image"]["virtual-size"].as_u64()?,
             driver: text(&inserted["drv"]).unwrap_or_default(),
+            file: text(&inserted["file"]).unwrap_or_default(),
             read_only: inserted["ro"].as_bool().unwrap_or(false),
         })
     }
@@ -58,12 +64,26 @@ pub async fn disks(qmp: &Qmp) -> Result<Vec<GuestDisk>> {
     Ok(entries.iter().filter_map(GuestDisk::of).collect())
 }
 
-/// The disk of that name: id or path of its device, name of its block node, or alias of its drive.
+/// The disk of that name: id or path of its device, name of its block node (below a running mirror's too), or alias of its
+/// drive.
 ///
 /// # Errors
 /// If there is none, or several.
 pub async fn find_disk(qmp: &Qmp, name: &str) -> Result<GuestDisk> {
-    pick(disks(qmp).await?, name)
+    let disks = disks(qmp).await?;
+    if disks.iter().any(|disk| disk.driver == MIRROR) && !disks.iter().any(|disk| disk.goes_by(name)) {
+        let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true })).await?;
+        if let Some(disk) = mirrored(&disks, &nodes, name) {
+            return Ok(disk);
+        }
+    }
+    pick(disks, name)
+}
+
+/// The disk that is being mirrored and has a node of this name below: both are of the same file.
+fn mirrored(disks: &[GuestDisk], nodes: &Value, name: &str) -> Option<GuestDisk> {
+    let node = nodes.as_array()?.iter().find(|node| node["node-name"] == name)?;
+    disks.iter().find(|disk| disk.driver == MIRROR && node["file"] == disk.file.as_str()).cloned()
 }
 
 fn pick(mut disks: Vec<GuestDisk>, name: &str) -> Result<GuestDisk> {
@@ -89,7 +109,7 @@ mod tests {
     fn entry(alias: &str, device: &str, node: &str) -> Value {
         json!({
             "device": alias, "qdev": device,
-            "inserted": { "node-name": node, "drv": "raw", "ro": false, "image": { "virtual-size": 1 << 26 } },
+            "inserted": { "node-name": node, "drv": "raw", "file": "vm.img", "ro": false, "image": { "virtual-size": 1 << 26 } },
         })
     }
 
@@ -109,6 +129,17 @@ mod tests {
         for name in ["", "peripheral", "virtio-backend", "device[0]", "cd0", "vd"] {
             let error = pick(disks.clone(), name).unwrap_err();
             assert!(error.to_string().contains("it has /machine/peripheral/vda/virtio-backend, "), "{error}");
+        }
+        let nodes = json!([{ "node-name": "node-vda", "file": "vm.img" }, { "node-name": "tm", "file": "nbd://h:1" }]);
+        let above = GuestDisk {
+            node: "tmf".to_owned(),
+            handle: "tmf".to_owned(),
+            driver: MIRROR.to_owned(),
+            ..disks[0].clone()
+        };
+        assert_eq!(mirrored(&[disks[1].clone(), above.clone()], &nodes, "node-vda"), Some(above.clone()));
+        for name in ["tm", "vda"] {
+            assert_eq!(mirrored(&[disks[1].clone(), above.clone()], &nodes, name), None, "{name}");
         }
         let twice = vec![disks[0].clone(), disks[0].clone()];
         assert_eq!(pick(twice, "vda").unwrap_err().to_string(), "2 disks of the VM go by the name \"vda\"");

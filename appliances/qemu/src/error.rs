@@ -81,7 +81,7 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// A tap's name becomes the name of a job and of nodes, and QEMU has rules for those.
+    /// A tap's name becomes the name of a job, and QEMU has rules for those.
     #[error("{name:?} cannot name a tap: {max} letters, digits, '-', '.' or '_' at most, and at least one")]
     BadName {
         /// The name.

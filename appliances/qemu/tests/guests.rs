@@ -18,6 +18,9 @@ const DISK_BYTES: u64 = 64 << 20;
 /// An emulated guest on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// As long as what names a disk of a domain.
+const TAP: &str = "04c726b3-8e49-45e1-ba3b-3aae91796559-1";
+
 /// A guest that writes to its own disk, and a server that could take its writes.
 struct Site {
     dir: tempfile::TempDir,
@@ -45,7 +48,7 @@ impl Site {
     fn options(&self, reconnect_delay: Duration) -> TapOptions {
         let server = Address::Unix(self.server.socket().to_owned());
         TapOptions {
-            name: "root".to_owned(),
+            name: TAP.to_owned(),
             disk: "vda".to_owned(),
             target: NbdTarget { server, export: NbdServer::EXPORT.to_owned(), tls_creds: None },
             reconnect_delay,
@@ -147,6 +150,9 @@ async fn a_tap_is_taken_over_fails_starts_again_and_is_detached_from_a_target_th
     let copied = |jobs: Value| jobs[0]["offset"].as_u64().unwrap();
     let before = copied(site.qmp.execute("query-block-jobs", json!({})).await.unwrap());
     drop(tap);
+    for name in ["vda", "node-vda"] {
+        assert_eq!(find_disk(&site.qmp, name).await.unwrap().size_bytes, DISK_BYTES, "{name}");
+    }
     let tap = Tap::attach(&site.qmp, options.clone()).await.unwrap();
     let mut states = tap.states();
     ready(&mut states).await;
@@ -155,7 +161,7 @@ async fn a_tap_is_taken_over_fails_starts_again_and_is_detached_from_a_target_th
     assert_eq!(site.left_in_qemu().await, (1, 2));
 
     // Somebody ends the job; it is begun again when asked for.
-    site.qmp.execute("block-job-cancel", json!({ "device": "tm-root", "force": true })).await.unwrap();
+    site.qmp.execute("block-job-cancel", json!({ "device": format!("tm-{TAP}"), "force": true })).await.unwrap();
     reaches(&mut states, |state| matches!(state, TapState::Failed(_))).await;
     site.guest.wait_more_marks(2);
     tap.reattach().await.unwrap();

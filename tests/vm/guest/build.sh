@@ -25,6 +25,7 @@ export LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
 program() {
     cp -L "$1" "$tree/opt/"
     local library place
+    ! ldd "$1" | grep 'not found' >&2 || exit 1
     for library in $(ldd "$1" | grep -o '/[^ ]*'); do
         place=$tree${library#"$root"}
         mkdir -p "$(dirname "$place")"

@@ -48,8 +48,8 @@ use tokio::time::Instant;
 
 /// The oldest QEMU that says whether a mirror is in sync (`actively-synced`).
 const OLDEST: Version = Version { major: 8, minor: 2, micro: 0 };
-/// QEMU's node names end at 31 characters.
-const NAME_MAX: usize = 27;
+/// Longest name of a tap.
+const NAME_MAX: usize = 100;
 /// For how long a target is tried that does not answer when it is attached.
 const OPEN_MAX: Duration = Duration::from_secs(2);
 /// How long a job may take to end.
@@ -84,7 +84,7 @@ impl NbdTarget {
             Address::Tcp { host, port } => json!({ "type": "inet", "host": host, "port": port.to_string() }),
         };
         let mut blockdev = json!({
-            "driver": "nbd", "node-name": options.job(), "server": server, "export": self.export,
+            "driver": "nbd", "node-name": options.node(), "server": server, "export": self.export,
             "reconnect-delay": options.reconnect_delay.as_secs(), "discard": "unmap",
             // QEMU's main loop waits meanwhile.
             "open-timeout": OPEN_MAX.as_secs(),
@@ -110,7 +110,7 @@ impl NbdTarget {
 /// What to tap and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapOptions {
-    /// Names the job and its nodes in QEMU. A tap whose name is there already with the same target takes the job over: the owner of
+    /// Names the job in QEMU: letters, digits, `-`, `.` and `_`. A tap whose name is there already with the same target takes the job over: the owner of
     /// a tap may die and come back.
     pub name: String,
     /// The disk: id of its device, name of its node, or alias of its drive. See [`find_disk`].
@@ -125,12 +125,23 @@ pub struct TapOptions {
 }
 
 impl TapOptions {
+    /// Name of the job, which people see in QEMU's list of jobs.
     fn job(&self) -> String {
         format!("tm-{}", self.name)
     }
 
+    /// Name of the target's node. QEMU's node names end at 31 characters, so a hash stands for the tap's.
+    fn node(&self) -> String {
+        format!("tm-{}", self.short())
+    }
+
+    /// Name of the node that QEMU puts above the disk's.
     fn filter(&self) -> String {
-        format!("tmf-{}", self.name)
+        format!("tmf-{}", self.short())
+    }
+
+    fn short(&self) -> String {
+        blake3::hash(self.name.as_bytes()).to_hex()[..24].to_owned()
     }
 
     fn check(&self) -> Result<()> {
@@ -256,7 +267,7 @@ impl Shell {
     async fn target_filename(&self) -> Result<Option<String>> {
         let answer = self.qmp.execute("query-named-block-nodes", json!({ "flat": true })).await?;
         let node =
-            answer.as_array().into_iter().flatten().find(|node| node["node-name"] == self.options.job().as_str());
+            answer.as_array().into_iter().flatten().find(|node| node["node-name"] == self.options.node().as_str());
         Ok(node.map(|node| node["file"].as_str().unwrap_or_default().to_owned()))
     }
 
@@ -265,7 +276,7 @@ impl Shell {
         let GuestDisk { handle, .. } = find_disk(&self.qmp, &options.disk).await?;
         self.qmp.execute("blockdev-add", options.target.blockdev(options)).await?;
         let mirror = json!({
-            "job-id": options.job(), "device": handle, "target": options.job(), "filter-node-name": options.filter(),
+            "job-id": options.job(), "device": handle, "target": options.node(), "filter-node-name": options.filter(),
             "sync": "full", "copy-mode": "write-blocking", "on-target-error": "stop",
             // The end of a job is kept until it was seen.
             "auto-dismiss": false,
@@ -308,7 +319,7 @@ impl Shell {
 
     /// Whatever waits for the target fails at once, and it is not connected to again.
     async fn cut_connection(&self) -> Result<()> {
-        let node = json!({ "type": "block-node", "node-name": self.options.job() });
+        let node = json!({ "type": "block-node", "node-name": self.options.node() });
         self.qmp.execute("yank", json!({ "instances": [node] })).await.or_else(unless_refused).map(|_| ())
     }
 
@@ -316,7 +327,7 @@ impl Shell {
     async fn remove_target(&self) -> Result<()> {
         // QEMU flushes what it removes, and its whole main loop would wait for a target that hangs.
         self.cut_connection().await?;
-        self.qmp.execute("blockdev-del", json!({ "node-name": self.options.job() })).await.map(|_| ())
+        self.qmp.execute("blockdev-del", json!({ "node-name": self.options.node() })).await.map(|_| ())
     }
 
     /// Follows the job until the tap is over or nobody wants it any more.
