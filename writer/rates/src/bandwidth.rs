@@ -20,7 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Windows of a calendar at most.
-pub const WINDOWS_MAX: usize = 128;
+pub const WINDOWS_MAX: usize = 168;
 const DAY_SECONDS: u32 = 86_400;
 const WEEK_SECONDS: u32 = 7 * DAY_SECONDS;
 const NS: i128 = 1_000_000_000;
@@ -110,7 +110,7 @@ impl Calendar {
     /// More than [`WINDOWS_MAX`] windows, one without days, or times beyond the day. A window from a time to the same time
     /// lasts 24 hours.
     pub fn new(windows: Vec<CalendarWindow>, otherwise: Limit) -> Result<Self> {
-        require(windows.len() <= WINDOWS_MAX, "calendar", windows.len(), "at most 128 windows")?;
+        require(windows.len() <= WINDOWS_MAX, "calendar", windows.len(), "at most 168 windows")?;
         for CalendarWindow { days, from_second, to_second, .. } in &windows {
             require(!days.is_empty(), "days", "empty", "at least one day")?;
             require(*from_second < DAY_SECONDS, "from", from_second, "a second of the day, below 86400")?;

@@ -11,6 +11,9 @@ impl Rate {
     /// Nothing moves.
     pub const ZERO: Self = Self(0);
 
+    /// More than anything moves.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// Wraps bytes a second.
     pub const fn new(bytes_per_second: u64) -> Self {
         Self(bytes_per_second)

@@ -8,6 +8,8 @@
 //!   guests write in clusters, so slow writes come in clusters too. What was under way then is not held against the new rate: for a tenth of a second nothing follows.
 //! - it rises by a step every half second in which at most half of the allowed writes were slow, once what was slow beyond
 //!   them has been made up for. So over time at most 1 % of the writes are slow, the probing included.
+//! - it is halved from what was really reached, and rises only while at least half of it is used: a maximum far beyond
+//!   what the device can do, or none at all ([`Rate::MAX`]), is as good as a close one.
 //! - in between it stands still: at the 99th percentile itself, not beyond it and back. Around the rate that last was too
 //!   high, steps are an eighth as long, so most of the time is spent just below it.
 //!
@@ -28,9 +30,18 @@ use std::time::Duration;
 pub const STEP: Duration = Duration::from_millis(500);
 /// A guest without writes for so long is idle.
 pub const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// From 0 to what last was too much in 16 s. What that is starts with the maximum, and never counts as less than so many
-/// parts of it.
+/// From 0 to what last was too much in 16 s.
 const STEPS: f64 = 32.0;
+/// Steps are at least those of the way to the maximum or to this, in so many times the time.
+const FAR: f64 = (1u64 << 30) as f64;
+/// Beyond this much more than what was reached, a rate is a wish.
+const HEADROOM: f64 = 1.25;
+/// At least this part of the rate has to be used for it to rise.
+const USED: f64 = 0.5;
+/// How what was reached is measured.
+const REACHED: MeterOptions = MeterOptions { window: STEP, lumps_min: 2 };
+/// Without seeding for so long, the guest's latency says nothing about it.
+const UNUSED_AFTER: Duration = Duration::from_secs(2);
 /// Between these parts of what was too much, steps are shorter.
 const NEAR: std::ops::Range<f64> = 0.75..1.25;
 const NEAR_STEP: f64 = 0.125;
@@ -48,7 +59,7 @@ const ETA_MAX: Duration = Duration::from_secs(100 * 86_400);
 /// How fast background replication may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedOptions {
-    /// Never faster.
+    /// Never faster; [`Rate::MAX`] for no limit.
     pub rate_max: Rate,
     /// Never slower for the sake of latency; at most `rate_max`.
     pub rate_min: Rate,
@@ -89,6 +100,8 @@ pub struct SeedControl {
     /// Writes that are answered from then on count.
     counts_from: Duration,
     last_write: Option<Duration>,
+    last_seeded: Option<Duration>,
+    reached: Meter,
     /// In the current step.
     writes: u64,
     slow: u64,
@@ -111,6 +124,8 @@ impl SeedControl {
             stepped_at: now,
             counts_from: now,
             last_write: None,
+            last_seeded: None,
+            reached: Meter::new(REACHED, now),
             writes: 0,
             slow: 0,
             saved: 0.0,
@@ -144,6 +159,12 @@ impl SeedControl {
         }
     }
 
+    /// So many bytes were read for background replication.
+    pub fn seeded(&mut self, bytes: u64, now: Duration) {
+        self.reached.add(bytes, now);
+        self.last_seeded = Some(self.last_seeded.map_or(now, |at| at.max(now)));
+    }
+
     /// True if the guest wrote nothing of late.
     pub fn is_idle(&self, now: Duration) -> bool {
         self.last_write.is_none_or(|at| now.saturating_sub(at) >= IDLE_AFTER)
@@ -162,6 +183,10 @@ impl SeedControl {
     }
 
     fn decide(&mut self, max: f64, now: Duration) {
+        if self.last_seeded.is_none_or(|at| now.saturating_sub(at) >= UNUSED_AFTER) {
+            return self.begin_step(now);
+        }
+        let reached = self.reached.rate_f64(now).unwrap_or(0.0);
         let earned = self.writes as f64 / WRITES_PER_SLOW;
         let slow = self.slow as f64;
         let too_many = slow - earned > f64::max(self.saved, 1.0);
@@ -173,12 +198,12 @@ impl SeedControl {
         let saved = self.saved + earned - slow;
         self.saved = saved.clamp(-STEPS_OF_DEBT * step_earns, STEPS_OF_CREDIT * step_earns);
         if too_many {
-            self.too_much = self.borne;
-            self.borne /= 2.0;
+            self.too_much = self.borne.min(reached * HEADROOM);
+            self.borne = self.too_much / 2.0;
             self.counts_from = now.saturating_add(SETTLE);
-        } else if self.writes > 0 && slow <= earned / 2.0 && self.saved >= 0.0 {
+        } else if self.writes > 0 && slow <= earned / 2.0 && self.saved >= 0.0 && reached >= USED * self.borne {
             let near = NEAR.contains(&(self.borne / self.too_much));
-            let reach = f64::max(self.borne, self.too_much).max(max / STEPS);
+            let reach = f64::max(self.borne, self.too_much).max(max.min(FAR) / STEPS);
             self.borne += reach / STEPS * if near { NEAR_STEP } else { 1.0 };
         }
         self.begin_step(now);

@@ -37,6 +37,8 @@ fn sim_a_busy_guest_keeps_its_latency_and_seeding_takes_what_is_left() {
 
 #[test]
 fn sim_any_guest_keeps_its_latency_and_leaves_much_of_the_rest() {
+    // Around what the device can do, far beyond it, none.
+    let maxima = [Rate::new(512 << 20), Rate::new(10 << 30), Rate::MAX];
     for seed in seeds() {
         let mut dice = Dice(seed);
         let device = dice.within(50.0, 500.0) * MIB as f64;
@@ -45,7 +47,7 @@ fn sim_any_guest_keeps_its_latency_and_leaves_much_of_the_rest() {
         let setup = SeedSetup {
             seed,
             seconds: 240.0,
-            options: SeedOptions { latency_bound, rate_max: Rate::new(512 << 20), ..SeedOptions::default() },
+            options: SeedOptions { latency_bound, rate_max: dice.pick(&maxima), ..SeedOptions::default() },
             device,
             guest: vec![(0.0, writes)],
             read_bytes: (device * latency_bound.as_secs_f64() / 5.0) as u64,
@@ -87,6 +89,7 @@ fn an_idle_guest_leaves_the_maximum_and_a_waking_one_what_it_bore_before() {
     assert_eq!(control.rate(1.0, secs(1.0)), max);
     for n in 0..1_000 {
         let now = secs(2.0 + f64::from(n) / 100.0);
+        control.seeded(1 << 20, now);
         control.guest_write(Duration::from_millis(50), now);
         control.rate(1.0, now);
     }
@@ -96,6 +99,16 @@ fn an_idle_guest_leaves_the_maximum_and_a_waking_one_what_it_bore_before() {
     assert_eq!(control.rate(0.25, secs(20.0)).get(), max.get() / 4);
     control.guest_write(Duration::from_millis(1), secs(20.1));
     assert_eq!(control.rate(1.0, secs(20.1)), borne);
+}
+
+#[test]
+fn a_guest_that_is_slow_while_nothing_is_seeded_says_nothing_about_seeding() {
+    let mut control = SeedControl::new(SeedOptions::default(), Duration::ZERO).unwrap();
+    for n in 0..1_000 {
+        let now = secs(f64::from(n) / 100.0);
+        control.guest_write(Duration::from_millis(50), now);
+        assert_eq!(control.rate(1.0, now).get(), SeedOptions::default().rate_max.get() / 4);
+    }
 }
 
 #[test]

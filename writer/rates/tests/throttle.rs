@@ -2,7 +2,7 @@
 
 mod sim;
 
-use sim::{Dice, Guest, MIB, Pattern, Setup, flood, run, secs, seeds, site};
+use sim::{Dice, Guest, MIB, Pattern, Setup, flood, outage, run, secs, seeds, site, small_among_floods};
 use std::time::Duration;
 use tidemark_rates::throttle::OBSERVE_INTERVAL_MAX;
 use tidemark_rates::{DiskOptions, OnOverflow, Stage, ThrottleOptions};
@@ -98,13 +98,6 @@ fn sim_a_link_at_a_tenth_of_the_offered_rate_is_met_without_oscillation() {
     assert_eq!(run.stages.len(), 2, "{:?}", run.stages);
 }
 
-/// What a guest of 20 MiB/s on a link of 30 MiB/s sees of an outage of 50 s.
-fn outage() -> Setup {
-    let mut setup = site(vec![flood(20.0)], 30.0);
-    setup.link.steps = vec![(0.0, 30.0 * MIB as f64), (60.0, 0.0), (110.0, 30.0 * MIB as f64)];
-    setup
-}
-
 #[test]
 fn sim_writes_slow_down_and_speed_up_again_around_an_outage_without_a_jump() {
     let run = run(outage());
@@ -144,16 +137,7 @@ fn sim_a_link_in_steps_is_followed_without_overflow() {
 
 #[test]
 fn sim_a_small_writer_is_not_starved_by_a_flood() {
-    // One writes at 1 MiB/s, in fives; two take whatever they get of 12 MiB/s.
-    let small = Guest {
-        pattern: Pattern::Open { offered: MIB as f64 },
-        write_bytes: 16 << 10,
-        active: (0.0, f64::INFINITY),
-        options: DiskOptions::default(),
-    };
-    let mut deep = flood(200.0);
-    deep.pattern = Pattern::Closed { queue_depth: 8, offered: 200.0 * MIB as f64 };
-    let run = run(site(vec![small, flood(100.0), deep], 12.0));
+    let run = run(small_among_floods());
     let mut mean = [0.0; 3];
     for sample in run.between(100.0, 300.0) {
         assert_eq!(sample.signals.stage, Stage::Throttled);
@@ -205,4 +189,31 @@ fn sim_below_start_no_write_is_held() {
     let run = run(site(vec![flood(50.0)], 60.0));
     assert_eq!(run.hold_longest, Duration::ZERO);
     assert_eq!(run.stages, []);
+}
+
+#[test]
+fn sim_a_log_that_is_small_beside_the_link_is_steered_more_softly() {
+    // Half a band lasts 0.5 s, the delay of the loop 1.25 s: without the second term of `W` the fill swings from 62 % to
+    // 86 % for ever, and the rate from a half to twice the link.
+    for queue_depth in [8, 64] {
+        let link = 20.0 * MIB as f64;
+        let mut setup = site(vec![], 20.0);
+        setup.options.added_latency_max = secs(1.0);
+        setup.space_bytes = (0.5 * link / 0.2) as u64;
+        setup.link.lump_bytes = 64 << 10;
+        setup.link.commit = secs(0.01);
+        setup.observe_every = OBSERVE_INTERVAL_MAX;
+        setup.seconds = 120.0;
+        setup.guests = vec![Guest {
+            pattern: Pattern::Closed { queue_depth, offered: 5.0 * link },
+            write_bytes: (0.8 * link) as u64 / u64::from(queue_depth),
+            active: (0.0, f64::INFINITY),
+            options: DiskOptions::default(),
+        }];
+        for sample in run(setup).between(60.0, 120.0) {
+            let rate = sample.signals.guest_rate_max.expect("throttled").get() as f64 / link;
+            assert!((0.95..1.05).contains(&rate), "{queue_depth}: {rate} of the link: {sample:?}");
+            assert!((0.65..0.77).contains(&sample.signals.fill), "{queue_depth}: {sample:?}");
+        }
+    }
 }

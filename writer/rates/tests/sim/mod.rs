@@ -414,3 +414,23 @@ pub(crate) fn site(guests: Vec<Guest>, link_mib: f64) -> Setup {
         used_bytes: 0,
     }
 }
+
+/// What a guest of 20 MiB/s on a link of 30 MiB/s sees of an outage of 50 s.
+pub(crate) fn outage() -> Setup {
+    let mut setup = site(vec![flood(20.0)], 30.0);
+    setup.link.steps = vec![(0.0, 30.0 * MIB as f64), (60.0, 0.0), (110.0, 30.0 * MIB as f64)];
+    setup
+}
+
+/// One disk writes at 1 MiB/s; two take whatever they get of 12 MiB/s.
+pub(crate) fn small_among_floods() -> Setup {
+    let small = Guest {
+        pattern: Pattern::Open { offered: MIB as f64 },
+        write_bytes: 16 << 10,
+        active: (0.0, f64::INFINITY),
+        options: DiskOptions::default(),
+    };
+    let mut shallow = flood(200.0);
+    shallow.pattern = Pattern::Closed { queue_depth: 8, offered: 200.0 * MIB as f64 };
+    site(vec![small, flood(100.0), shallow], 12.0)
+}

@@ -74,6 +74,7 @@ pub(crate) fn run(setup: &SeedSetup) -> Vec<SeedSample> {
                 bucket.take(setup.read_bytes, at);
                 device_free_at = f64::max(device_free_at, now) + setup.read_bytes as f64 / setup.device;
                 seeded += setup.read_bytes as f64;
+                control.seeded(setup.read_bytes, at);
             }
             next_read = now + f64::max(delay.as_secs_f64(), 0.0005).min(0.05);
         } else if now == next_rate {
