@@ -23,7 +23,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   deps                 dependencies point one way; names, time and entropy have one owner
-  spec                 every rule of SPEC.md is cited by code and by a test
+  spec                 every rule of the specifications is cited by code and by a test
   style                length of files, unfinished code, names of tests
   vectors --write-new  add golden vectors that format-spec/vectors lacks
 ";

@@ -32,9 +32,7 @@ fn first_failure(seeds: std::ops::Range<u64>) -> Option<String> {
 }
 
 //= LOGSTORE.md#appending
-//# LA-1, LA-3
-//= LOGSTORE.md#space
-//# LS-3
+//# LA-1, LA-3, LA-4
 #[test]
 fn sim_what_was_acknowledged_is_there_after_every_crash() {
     let seeds = std::env::var("TIDEMARK_LOG_STORE_SEEDS").map_or(1500, |text| text.parse().unwrap());
@@ -92,7 +90,7 @@ fn sim_an_extent_given_away_before_the_table_says_so_is_taken_twice() {
 }
 
 //= LOGSTORE.md#space
-//# LS-5
+//# LS-4
 #[test]
 fn sim_an_extent_given_away_after_a_failed_write_changes_under_its_new_owner() {
     harmful_without(Rule::KeptAfterFailure);

@@ -2,6 +2,7 @@
 //! only vectors that are missing are added.
 
 mod domains;
+mod logstore;
 mod negatives;
 mod positives;
 
@@ -77,6 +78,10 @@ fn files() -> Vec<(String, Vec<u8>)> {
     for domain in domains::all() {
         files.push((format!("domains/{}.json", domain.name), domain.json().into_bytes()));
         files.extend(domain.bucket.into_iter().map(|(key, bytes)| (format!("domains/{}/{key}", domain.name), bytes)));
+    }
+    for vector in logstore::all() {
+        files.push((format!("logstore/{}.json", vector.name), vector.json().into_bytes()));
+        files.push((format!("logstore/{}.bin", vector.name), vector.bytes));
     }
     files
 }

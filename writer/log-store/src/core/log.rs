@@ -268,7 +268,7 @@ impl<T> Log<T> {
             return Err(Refusal::Busy { queued_bytes: self.queued_bytes });
         }
         //= LOGSTORE.md#space
-        //# LS-4
+        //# LS-3
         let mut laid_out = self.laid_out;
         laid_out.add(pages, self.limits.extent_pages);
         let need = if unit.events_only || !kept(Rule::RoomForEvents) {

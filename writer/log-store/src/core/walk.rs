@@ -222,6 +222,8 @@ impl Walk {
             Err(e) => return Found::Nothing(e.to_string()),
         };
         let Mark { seq, lsn, prev_crc, time, .. } = self.at;
+        //= LOGSTORE.md#batches
+        //# LB-4
         let mut identity = preamble.identity;
         if !kept(Rule::PresentLife) {
             identity.incarnation = self.identity.incarnation;

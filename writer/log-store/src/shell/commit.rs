@@ -104,6 +104,8 @@ impl Domain {
         };
         buffer.shrink_to(BATCH_BYTES_MAX as usize);
         match written {
+            //= LOGSTORE.md#appending
+            //# LA-4
             Ok(()) => self.committed(batch.units, head_crc),
             //= LOGSTORE.md#appending
             //# LA-2

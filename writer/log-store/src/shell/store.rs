@@ -138,6 +138,8 @@ impl LogStore {
         let mut domains = BTreeMap::new();
         for entry in &entries {
             let (start, damage) = recover(&shared, entry);
+            //= LOGSTORE.md#recovery
+            //# LX-5
             if let Some(damage) = &damage {
                 tracing::error!(domain = %entry.domain, error = %damage, "log is damaged");
             }
@@ -250,7 +252,7 @@ impl LogStore {
         })?;
         // What a write that failed left in caches may reach the device at any time, until a restart has made it durable.
         //= LOGSTORE.md#space
-        //# LS-5
+        //# LS-4
         let free = !matches!(was, Some(Error::Poisoned { .. })) || !kept(Rule::KeptAfterFailure);
         let extents = entry.extents.into_iter().chain([entry.meta_extent]).filter(|_| free);
         lock(&shared.space).remove(id, extents);

@@ -5,7 +5,8 @@ use crate::rules::{Rule, without};
 use crate::shell::commit::Step;
 use crate::shell::store::Threads;
 use crate::{
-    CrashDisk, DomainLog, Error, FormatOptions, FullCause, LogStore, OpenOptions, Record, RecordBody, SpaceLimits,
+    CrashDisk, DomainLog, Error, Existing, Fault, FormatOptions, FullCause, LogStore, OpenOptions, Record, RecordBody,
+    SpaceLimits,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ fn flip(disk: &CrashDisk, at: u64) {
 }
 
 //= LOGSTORE.md#recovery
-//# LX-2
+//# LX-2, LX-5
 #[test]
 fn a_bad_batch_in_front_of_a_good_one_is_an_alarm_that_names_the_place() {
     // In the header, in a descriptor, in data; in the middle of an extent, at its end, at its beginning.
@@ -218,6 +219,36 @@ fn one_damaged_copy_of_the_label_is_written_again_and_two_are_an_error() {
     assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::DataLoss, "cannot read the label of the log store"));
 }
 
+//= LOGSTORE.md#label
+//# LL-3
+#[test]
+fn a_device_that_loses_power_while_it_is_formatted_is_the_old_store_or_a_new_one_or_none() {
+    let options =
+        FormatOptions { extent_bytes: EXTENT_BYTES, domains_max: 2, existing: Existing::Discard, ..Default::default() };
+    let mut seen = [0; 3];
+    for seed in 0..40 {
+        for write in 1..=6 {
+            let disk = Arc::new(CrashDisk::new(LUN_BYTES, seed));
+            LogStore::format_on(&*disk, "disk", &options).unwrap();
+            open(&disk).unwrap().create_domain(domain(1), LIMITS, Lsn::new(1)).unwrap();
+            disk.inject(write, Fault::Crash);
+            LogStore::format_on(&*disk, "disk", &options).unwrap_err();
+            disk.lose_power();
+            seen[match open(&disk) {
+                Ok(store) => store.domains().len(),
+                Err(e) => {
+                    assert!(matches!(e, Error::Format { what: "label", .. }), "seed {seed} write {write}: {e}");
+                    2
+                }
+            }] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    let disk = disk();
+    let refused = LogStore::format_on(&*disk, "disk", &FormatOptions { existing: Existing::Refuse, ..options });
+    assert!(matches!(refused, Err(Error::Formatted { .. })));
+}
+
 //= LOGSTORE.md#table
 //# LT-1, LT-8
 #[test]
@@ -238,7 +269,7 @@ fn one_damaged_copy_of_the_table_is_written_again_and_two_are_an_error() {
 }
 
 //= LOGSTORE.md#space
-//# LS-4
+//# LS-3
 #[test]
 fn events_still_fit_where_data_does_not() {
     // Data of one page and a bit, until it is refused: then as many events as the headroom promises.
