@@ -268,3 +268,39 @@ impl Volume for MemoryVolume {
         vec![Lsn::ZERO]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_volume_in_memory_is_bounded() {
+        let volume = MemoryVolume::new(MEMORY_BYTES_MAX).expect("the bound itself fits");
+        assert!(matches!(volume.resize(MEMORY_BYTES_MAX + 1), Err(Error::TooLarge { .. })));
+        assert!(matches!(MemoryVolume::new(MEMORY_BYTES_MAX + 1), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_come_back() {
+        let volume = MemoryVolume::new(16 << 10).expect("small");
+        let write = volume.write(0, vec![7; 16 << 10].into(), Persist::Normal);
+        write.now_or_never().expect("at once").expect("within the volume");
+        volume.resize(512).expect("small");
+        volume.resize(16 << 10).expect("small");
+        let read =
+            volume.read(ByteRange::new(0, 16 << 10)).now_or_never().expect("at once").expect("within the volume");
+        let mut page = vec![0; 4096];
+        page[..512].fill(7);
+        assert_eq!(read, [Part::Data(page.into()), Part::Zero(12 << 10)]);
+    }
+
+    #[test]
+    fn zeros_that_must_be_fast_are_refused_where_they_are_not() {
+        let geometry = Geometry { fast_zero: false, ..Geometry::of_size(4096) };
+        let volume = MemoryVolume::with_geometry(geometry).expect("small");
+        let options = ZeroOptions { may_unmap: true, fast_only: true };
+        let zero = volume.zero(ByteRange::new(0, 4096), options, Persist::Normal).now_or_never().expect("at once");
+        assert!(matches!(zero, Err(Error::Unsupported { .. })));
+    }
+}

@@ -202,6 +202,21 @@ fn block_status_tells_allocation_and_changes_in_their_order() {
 }
 
 #[test]
+fn one_reply_tells_a_bounded_number_of_runs() {
+    let host = Host::of(memory());
+    let mut raw = Raw::greeted(&host.socket());
+    raw.frame(Framing::Structured);
+    raw.ask(option::SET_META_CONTEXT, &context_data("disk", &["base:allocation"]));
+    raw.go("disk");
+    for block in 0..600 {
+        raw.put(block, block * 8192, &[6; 4096]);
+        raw.chunk();
+    }
+    raw.request(command::BLOCK_STATUS, 0, 1, 0, 1200 * 4096);
+    assert_eq!(raw.chunk().payload.len(), 4 + 512 * 8, "the client asks again for the rest");
+}
+
+#[test]
 fn contexts_are_listed_by_query_and_selected_within_a_bound() {
     let host = Host::of(memory());
     let mut raw = Raw::greeted(&host.socket());

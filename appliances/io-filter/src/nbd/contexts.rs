@@ -26,15 +26,45 @@ pub(super) fn find(volume: &dyn Volume, name: &str) -> Option<StatusContext> {
 
 /// Names that a client may be told of; there are more that work.
 pub(super) fn offered(volume: &dyn Volume) -> Vec<String> {
-    let lsns = volume.offered_changes_since();
-    let lsns = || lsns.iter().take(OFFERED_LSNS_MAX);
+    names(&volume.offered_changes_since())
+}
+
+fn names(lsns: &[Lsn]) -> Vec<String> {
+    let lsns = &lsns[..lsns.len().min(OFFERED_LSNS_MAX)];
     std::iter::once(ALLOCATION.to_owned())
-        .chain(lsns().map(|lsn| format!("{DIRTY_BITMAP}{lsn}")))
-        .chain(lsns().map(|lsn| format!("{CHANGED_SINCE}{lsn}")))
+        .chain(lsns.iter().map(|lsn| format!("{DIRTY_BITMAP}{lsn}")))
+        .chain(lsns.iter().map(|lsn| format!("{CHANGED_SINCE}{lsn}")))
         .collect()
 }
 
 /// Whether a client that lists contexts by this query wants to hear of this name.
 pub(super) fn matches(query: &str, name: &str) -> bool {
     query == name || (query.ends_with(':') && name.starts_with(query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryVolume;
+
+    #[test]
+    fn a_bounded_number_of_positions_is_offered() {
+        let lsns: Vec<Lsn> = (0..1000).map(Lsn::new).collect();
+        assert_eq!(names(&lsns).len(), 1 + 2 * OFFERED_LSNS_MAX);
+    }
+
+    #[test]
+    fn names_are_exact_and_numbers_are_digits() {
+        let volume = MemoryVolume::new(512).expect("small");
+        let zero = Some(StatusContext::ChangedSince(Lsn::ZERO));
+        assert_eq!(find(&volume, "base:allocation"), Some(StatusContext::Allocation));
+        assert_eq!(find(&volume, "qemu:dirty-bitmap:since-lsn-0"), zero);
+        assert_eq!(find(&volume, "tidemark:changed-since:0"), zero);
+        for unknown in ["", "base:", "base:allocation2", "tidemark:changed-since:", "tidemark:changed-since:+0"] {
+            assert_eq!(find(&volume, unknown), None, "{unknown}");
+        }
+        assert_eq!(find(&volume, "tidemark:changed-since:1"), None, "nothing is known of the future");
+        assert_eq!(find(&volume, "tidemark:changed-since:99999999999999999999"), None);
+        assert!(matches("qemu:", "qemu:dirty-bitmap:since-lsn-0") && !matches("qemu", "qemu:dirty-bitmap:since-lsn-0"));
+    }
 }

@@ -190,3 +190,18 @@ impl Drop for SocketFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_count_if_they_are_meant_for_this_process() {
+        assert_eq!(activated_count(None, Some("2"), 7).ok(), Some(0));
+        assert_eq!(activated_count(Some("8"), Some("nonsense"), 7).ok(), Some(0));
+        assert_eq!(activated_count(Some("7"), Some("2"), 7).ok(), Some(2));
+        for bad in [None, Some("65"), Some("-1"), Some("two")] {
+            assert!(matches!(activated_count(Some("7"), bad, 7), Err(Error::Invalid { .. })), "{bad:?}");
+        }
+    }
+}

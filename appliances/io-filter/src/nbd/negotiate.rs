@@ -331,3 +331,114 @@ fn no_data() -> Refusal {
 fn malformed() -> Refusal {
     Refusal(option_reply::ERR_INVALID, "the data of this option is malformed".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Peer;
+    use crate::memory::MemoryVolume;
+    use crate::volume::ExportInfo;
+    use proptest::prelude::*;
+
+    const CLIENT: Client = Client { connection: 1, peer: Peer::Unix { pid: None, uid: 0 }, certificate: None };
+
+    /// Many exports with long names.
+    struct Many(usize);
+
+    impl Exports for Many {
+        fn list(&self, _: &Client) -> Vec<ExportInfo> {
+            let info = |i| ExportInfo { name: format!("{i:04000}"), description: "d".repeat(9000) };
+            (0..self.0).map(info).collect()
+        }
+        fn open(&self, name: &str, _: &Client) -> Result<Arc<dyn Volume>> {
+            match name {
+                "disk" => Ok(Arc::new(MemoryVolume::new(1 << 20)?)),
+                _ => Err(Error::NoExport { name: name.into() }),
+            }
+        }
+    }
+
+    fn negotiation(exports: &Many, tls: Tls) -> Negotiation<'_> {
+        Negotiation::new(exports, &CLIENT, tls, 32 << 20, 3).expect("known flags")
+    }
+
+    /// Mostly data that an option could have.
+    fn any_data() -> impl Strategy<Value = Vec<u8>> {
+        let name = prop_oneof![Just("disk".to_owned()), "[a-z:-]{0,20}"];
+        let query = prop_oneof![Just("base:allocation".to_owned()), Just("qemu:".to_owned()), "[a-z:0-9-]{0,30}"];
+        let text = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
+        let context = (name.clone(), prop::collection::vec(query, 0..20)).prop_map(move |(name, queries)| {
+            let count = (queries.len() as u32).to_be_bytes().to_vec();
+            [text(&name), count, queries.iter().flat_map(|query| text(query)).collect()].concat()
+        });
+        let go = (name, prop::collection::vec(0_u16..5, 0..9)).prop_map(move |(name, infos)| {
+            let count = (infos.len() as u16).to_be_bytes().to_vec();
+            [text(&name), count, infos.iter().flat_map(|info| info.to_be_bytes()).collect()].concat()
+        });
+        prop_oneof![Just(Vec::new()), any::<Vec<u8>>(), context, go]
+    }
+
+    proptest! {
+        #[test]
+        fn prop_any_options_get_bounded_answers_that_end(
+            options in prop::collection::vec((0_u32..14, any_data()), 1..30),
+            tls in prop_oneof![Just(Tls::Off), Just(Tls::Offered), Just(Tls::Required), Just(Tls::Active)],
+        ) {
+            let exports = Many(3);
+            let mut negotiation = negotiation(&exports, tls);
+            for (option, data) in options {
+                let mut out = Vec::new();
+                let step = negotiation.answer(option, &data, &mut out);
+                prop_assert!(out.len() <= ANSWER_BYTES_MAX);
+                if let Step::Transmit(session) = &step {
+                    prop_assert!(tls != Tls::Required && session.contexts.len() <= CONTEXTS_MAX);
+                    prop_assert!(session.contexts.is_empty() || session.framing != Framing::Simple);
+                }
+                // Whole answers, the last of which ends the option.
+                let (mut cursor, mut last) = (Cursor(&out), None);
+                while option != option::EXPORT_NAME && !cursor.0.is_empty() {
+                    prop_assert_eq!(cursor.u64(), Some(wire::OPTION_REPLY_MAGIC));
+                    prop_assert_eq!(cursor.u32(), Some(option));
+                    last = cursor.u32();
+                    let len = cursor.u32().expect("a length") as usize;
+                    cursor.0 = &cursor.0[len..];
+                }
+                let ends = last.is_none_or(|kind| kind == option_reply::ACK || kind >> 31 == 1);
+                prop_assert!(ends && (last.is_some() || option == option::EXPORT_NAME));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_exports_ends_at_its_bound() {
+        let exports = Many(1000);
+        let mut out = Vec::new();
+        negotiation(&exports, Tls::Off).answer(option::LIST, &[], &mut out);
+        assert!(out.len() <= ANSWER_BYTES_MAX + wire::OPTION_HEADER_BYTES + 4 && out.len() > ANSWER_BYTES_MAX - 9000);
+        assert_eq!(out[out.len() - 8..][..4], option_reply::ACK.to_be_bytes());
+    }
+
+    #[test]
+    fn unknown_flags_of_a_client_are_no_common_language() {
+        assert!(Negotiation::new(&Many(0), &CLIENT, Tls::Off, 1 << 20, 7).is_err());
+    }
+
+    #[test]
+    fn contexts_hold_for_the_export_that_they_were_selected_for() {
+        let exports = Many(0);
+        let mut negotiation = negotiation(&exports, Tls::Active);
+        let mut out = Vec::new();
+        negotiation.answer(option::STRUCTURED_REPLY, &[], &mut out);
+        let set = b"\0\0\0\x04disk\0\0\0\x01\0\0\0\x0fbase:allocation";
+        negotiation.answer(option::SET_META_CONTEXT, set, &mut out);
+        let contexts = |negotiation: &Negotiation<'_>, name| {
+            negotiation.session(name, Arc::new(MemoryVolume::new(512).expect("small"))).contexts.len()
+        };
+        assert_eq!((contexts(&negotiation, "disk"), contexts(&negotiation, "disc")), (1, 0));
+        negotiation.answer(option::SET_META_CONTEXT, b"broken", &mut out);
+        assert_eq!(contexts(&negotiation, "disk"), 0, "a refused selection ends the one before");
+        negotiation.answer(option::SET_META_CONTEXT, set, &mut out);
+        let negotiation = negotiation.secured(&CLIENT);
+        assert_eq!((contexts(&negotiation, "disk"), negotiation.framing), (0, Framing::Simple));
+    }
+}

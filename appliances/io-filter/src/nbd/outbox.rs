@@ -274,3 +274,94 @@ fn flags(context: &StatusContext, state: RunState) -> u32 {
         (StatusContext::ChangedSince(_), _) => wire::DIRTY,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use std::future::poll_fn;
+    use tidemark_format::Lsn;
+
+    /// A stream that takes a few bytes at a time.
+    struct Narrow(Vec<u8>, usize);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let len = bytes.len().min(self.1);
+            self.0.extend_from_slice(&bytes[..len]);
+            Poll::Ready(Ok(len))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn asked(cookie: u64) -> Asked {
+        Asked { cookie, offset: 0, cost_bytes: cookie }
+    }
+
+    fn sent(outbox: &mut Outbox, step: usize) -> (Vec<u8>, Vec<(usize, u64)>) {
+        let mut stream = Narrow(Vec::new(), step);
+        let mut given = Vec::new();
+        while !outbox.is_empty() {
+            let written = poll_fn(|cx| outbox.poll_write(Pin::new(&mut stream), cx));
+            written.now_or_never().expect("it takes some").expect("it does not fail");
+            while let Some(cost_bytes) = outbox.next_sent() {
+                given.push((stream.0.len(), cost_bytes));
+            }
+        }
+        (stream.0, given)
+    }
+
+    #[test]
+    fn any_steps_send_the_same_bytes_and_give_back_at_the_end_of_each_reply() {
+        let fill = || {
+            let mut outbox = Outbox::new(Framing::Structured);
+            outbox.done(asked(1));
+            outbox.data(asked(2), 8192, vec![Part::Data(vec![2; 4096].into()), Part::Zero(4096)], false);
+            outbox.data(asked(3), 8192, vec![Part::Zero(4096), Part::Data(vec![3; 4096].into())], true);
+            outbox.error(asked(4), Errno::Io, "it broke");
+            outbox
+        };
+        let (whole, _) = sent(&mut fill(), usize::MAX);
+        let lengths = [16, 28 + 4096 + 32, 28 + 8192, 26 + 8];
+        assert_eq!(whole.len(), lengths.iter().sum::<usize>());
+        for step in [1, 7, 100, 5000] {
+            let (bytes, given) = sent(&mut fill(), step);
+            assert!(bytes == whole, "step {step}");
+            let mut end = 0;
+            for (i, (at, cost_bytes)) in given.into_iter().enumerate() {
+                end += lengths[i];
+                assert_eq!(cost_bytes, i as u64 + 1);
+                assert!(at >= end && at < end + step, "reply {i} of step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_cut_to_their_bound() {
+        let mut outbox = Outbox::new(Framing::Structured);
+        outbox.error(asked(1), Errno::Io, &"\u{e9}".repeat(WORDS_BYTES_MAX));
+        let (bytes, _) = sent(&mut outbox, usize::MAX);
+        assert_eq!(bytes.len(), 26 + WORDS_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_state_of_another_context_makes_nobody_lose_data() {
+        let since = StatusContext::ChangedSince(Lsn::new(1));
+        assert_eq!(flags(&StatusContext::Allocation, RunState::Same), 0, "data");
+        assert_eq!(flags(&since, RunState::Hole), wire::DIRTY);
+        assert_eq!([RunState::Same, RunState::Changed].map(|state| flags(&since, state)), [0, wire::DIRTY]);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_given_back() {
+        let mut outbox = Outbox::new(Framing::Simple);
+        outbox.data(asked(5), 4096, vec![Part::Zero(4096)], false);
+        outbox.abandon();
+        assert_eq!((outbox.next_sent(), outbox.next_sent(), outbox.is_empty()), (Some(5), None, true));
+    }
+}
