@@ -33,7 +33,7 @@ docs:
 
 bench:
 	@scripts/install test
-	cargo build --release -p tidemark
+	cargo build --release -p tidemark -p tidemark-io-filter
 	cargo run --release -p tidemark-bench
 
 fuzz:

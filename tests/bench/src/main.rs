@@ -6,6 +6,7 @@ mod corpus;
 mod ingest;
 mod limit;
 mod mount;
+mod nbd;
 mod open;
 mod report;
 
@@ -70,6 +71,18 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+    /// What the NBD server costs, against nbdkit's memory plugin, by fio.
+    Nbd {
+        /// The `tidemark-memory-disk` binary.
+        #[arg(long, default_value = "target/release/tidemark-memory-disk")]
+        server: PathBuf,
+        /// Rounds of both servers.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of one measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
 }
 
 #[tokio::main]
@@ -79,7 +92,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "mount"]
+        None => ["ingest", "requests", "open", "mount", "nbd"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -109,6 +122,7 @@ impl Bench {
             Self::Requests => "requests",
             Self::Open { .. } => "open",
             Self::Mount { .. } => "mount",
+            Self::Nbd { .. } => "nbd",
         }
     }
 }
@@ -124,5 +138,6 @@ async fn run(bench: Bench) -> Result<Report> {
         Bench::Mount { tidemark, disk_mib, rounds, seconds } => {
             mount::run(&mount::Options { tidemark, disk_mib, rounds, seconds }, &*env.clock).await
         }
+        Bench::Nbd { server, rounds, seconds } => nbd::run(&nbd::Options { server, rounds, seconds }, &*env.clock),
     }
 }
