@@ -79,13 +79,9 @@ impl Meter {
 
     /// Where the measured stretch begins: at the newest mark that leaves it long enough, in time and in lumps.
     fn first(&self, at: Duration) -> usize {
-        let last = self.marks.len() - 1;
-        let latest = last.saturating_sub(self.options.lumps_min);
-        (0..latest)
-            .rev()
-            .map(|i| i + 1)
-            .find(|&i| at.saturating_sub(self.marks[i].at) >= self.options.window)
-            .unwrap_or(0)
+        let latest = self.marks.len().saturating_sub(1 + self.options.lumps_min);
+        let old = |index: &usize| at.saturating_sub(self.marks[*index].at) >= self.options.window;
+        (1..=latest).take_while(old).last().unwrap_or(0)
     }
 
     /// `bytes` have moved.

@@ -49,7 +49,7 @@
 //! fill itself, without steps.
 //!
 //! Invariants: a hold never exceeds `added_latency_max`, and is 0 below `start_fill`; what is admitted never fills the log
-//! beyond `overflow_fill` and the last write for a heavy disk, and half way from there to the brim for any.
+//! beyond `overflow_fill` for a heavy disk, nor beyond half way from there to the brim for any.
 //! Not here: holding (the shell does it), remembering that a disk is degraded until its resync (the engine does), and how
 //! much space a domain may have.
 
@@ -89,7 +89,8 @@ pub enum Stage {
 /// What the engine knows of a domain's log. All counters are of plain bytes in the log, before compression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Taken by records that are not free yet, and by writes that were admitted and are still held.
+    /// Taken by records that are not free yet. Writes that were admitted and are still held may count or not; if they do
+    /// not, the log may be filled beyond `overflow_fill` by what is held at one moment.
     pub used_bytes: u64,
     /// What the domain may take.
     pub space_bytes: u64,
@@ -330,7 +331,8 @@ impl Throttle {
         let promised = self.promised_bytes.saturating_add(bytes);
         let fill = promised as f64 / self.space_bytes as f64;
         let overflow_fill = self.options.overflow_fill;
-        if fill < overflow_fill && self.signals.stage != Stage::Overflow {
+        // While overflow is left, no disk joins it, however the parts shift.
+        if fill < overflow_fill {
             return false;
         }
         let pending = |disk: &Disk| u128::from(disk.pending_bytes);

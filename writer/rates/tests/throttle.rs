@@ -4,8 +4,9 @@ mod sim;
 
 use sim::{Dice, Guest, MIB, Pattern, Setup, flood, outage, run, secs, seeds, site, small_among_floods};
 use std::time::Duration;
+use tidemark_format::DiskId;
 use tidemark_rates::throttle::OBSERVE_INTERVAL_MAX;
-use tidemark_rates::{DiskOptions, OnOverflow, Stage, ThrottleOptions};
+use tidemark_rates::{Admission, DiskOptions, Load, OnOverflow, Stage, Throttle, ThrottleOptions};
 
 /// A site whose guest wants two to twenty times what the link takes, with everything else drawn at random; and the time
 /// constant of its throttle.
@@ -32,6 +33,7 @@ fn any_flooded(seed: u64) -> (Setup, f64) {
     // As much in flight as the longest hold can slow down to less than the link takes.
     let queue_depth = dice.pick(&[1, 4, 32]);
     let in_flight = link * options.added_latency_max.as_secs_f64() * dice.within(0.1, 0.8);
+    setup.counts_held = seed % 2 == 0;
     setup.guests = vec![Guest {
         pattern: Pattern::Closed { queue_depth, offered: link * dice.within(2.0, 20.0) },
         write_bytes: (in_flight / f64::from(queue_depth)) as u64,
@@ -185,6 +187,74 @@ fn sim_the_heavy_disk_degrades_and_the_light_one_goes_on() {
 }
 
 #[test]
+fn while_overflow_is_left_no_disk_joins_it() {
+    let [heavy, light] = [DiskId::new(1), DiskId::new(2)];
+    let mut throttle = Throttle::new(ThrottleOptions::default(), Duration::ZERO).unwrap();
+    throttle.set_disk(heavy, DiskOptions { on_overflow: OnOverflow::Degrade }, Duration::ZERO);
+    throttle.set_disk(light, DiskOptions::default(), Duration::ZERO);
+    let mut now = Duration::ZERO;
+    let mut observe = |throttle: &mut Throttle, of_heavy: u64, of_light: u64| {
+        now += Duration::from_millis(100);
+        let load = Load { used_bytes: of_heavy + of_light, space_bytes: 1000, drained_bytes_total: 0 };
+        throttle.observe(load, |id| if id == heavy { of_heavy } else { of_light }, now).stage
+    };
+    assert_eq!(observe(&mut throttle, 500, 399), Stage::Throttled);
+    assert_eq!(throttle.admit(heavy, 1, secs(0.1)), Admission::Degrade);
+    assert_eq!(
+        throttle.signals().stage,
+        Stage::Overflow,
+        "from the write that does not fit, not from the next observation"
+    );
+    assert!(matches!(throttle.admit(light, 1, secs(0.1)), Admission::Hold(_)));
+    // The light disk has more in the log by now, and the fill is on its way down.
+    assert_eq!(observe(&mut throttle, 380, 420), Stage::Overflow);
+    assert!(matches!(throttle.admit(light, 1, secs(0.2)), Admission::Hold(_)));
+    assert_eq!(throttle.admit(heavy, 1, secs(0.2)), Admission::Degrade);
+    // Close to the brim, nobody goes on.
+    assert_eq!(observe(&mut throttle, 550, 400), Stage::Overflow);
+    assert_eq!(throttle.admit(light, 1, secs(0.3)), Admission::Stall);
+    assert!(throttle.is_overflowed(light));
+    assert_eq!(observe(&mut throttle, 300, 400), Stage::Throttled, "back in the middle");
+    for disk in [heavy, light] {
+        assert!(matches!(throttle.admit(disk, 1, secs(0.4)), Admission::Hold(_)));
+    }
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_with_the_bound_and_the_value() {
+    let refused = |change: fn(&mut ThrottleOptions)| {
+        let mut options = ThrottleOptions::default();
+        change(&mut options);
+        Throttle::new(options, Duration::ZERO).unwrap_err().to_string()
+    };
+    assert_eq!(refused(|o| o.start_fill = 0.3), "start_fill is 0.3: at least 0.02 above seed_fill");
+    assert_eq!(refused(|o| o.overflow_fill = 1.0), "overflow_fill is 1: at most 0.98");
+    assert_eq!(refused(|o| o.seed_fill = f64::NAN), "seed_fill is NaN: at least 0");
+    assert_eq!(refused(|o| o.added_latency_max = secs(11.0)), "added_latency_max is 11s: more than 0 and at most 10s");
+}
+
+#[test]
+fn no_number_makes_the_throttle_panic() {
+    let mut throttle = Throttle::new(ThrottleOptions::default(), Duration::MAX).unwrap();
+    let disk = DiskId::new(1);
+    assert_eq!(throttle.admit(disk, u64::MAX, Duration::ZERO), Admission::Hold(Duration::ZERO), "unknown disks pass");
+    throttle.set_disk(disk, DiskOptions::default(), Duration::MAX);
+    let numbers = [0, 1, 1 << 40, u64::MAX];
+    for used_bytes in numbers {
+        for space_bytes in numbers {
+            for drained_bytes_total in numbers {
+                for now in [Duration::ZERO, secs(5.0), Duration::MAX] {
+                    throttle.observe(Load { used_bytes, space_bytes, drained_bytes_total }, |_| used_bytes, now);
+                    for bytes in numbers {
+                        throttle.admit(disk, bytes, now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn sim_below_start_no_write_is_held() {
     let run = run(site(vec![flood(50.0)], 60.0));
     assert_eq!(run.hold_longest, Duration::ZERO);
@@ -195,7 +265,7 @@ fn sim_below_start_no_write_is_held() {
 fn sim_a_log_that_is_small_beside_the_link_is_steered_more_softly() {
     // Half a band lasts 0.5 s, the delay of the loop 1.25 s: without the second term of `W` the fill swings from 62 % to
     // 86 % for ever, and the rate from a half to twice the link.
-    for queue_depth in [8, 64] {
+    for (queue_depth, counts_held) in [(8, true), (64, true), (64, false)] {
         let link = 20.0 * MIB as f64;
         let mut setup = site(vec![], 20.0);
         setup.options.added_latency_max = secs(1.0);
@@ -203,6 +273,7 @@ fn sim_a_log_that_is_small_beside_the_link_is_steered_more_softly() {
         setup.link.lump_bytes = 64 << 10;
         setup.link.commit = secs(0.01);
         setup.observe_every = OBSERVE_INTERVAL_MAX;
+        setup.counts_held = counts_held;
         setup.seconds = 120.0;
         setup.guests = vec![Guest {
             pattern: Pattern::Closed { queue_depth, offered: 5.0 * link },

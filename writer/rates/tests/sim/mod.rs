@@ -102,6 +102,8 @@ pub(crate) struct Setup {
     pub(crate) link: Link,
     pub(crate) observe_every: Duration,
     pub(crate) sample_every: Duration,
+    /// Writes that are held count as used already; otherwise only once they are logged.
+    pub(crate) counts_held: bool,
     /// In the log when the run begins, of the first disk.
     pub(crate) used_bytes: u64,
 }
@@ -173,6 +175,8 @@ struct Site {
     queue: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     events: u64,
     used: u64,
+    /// Of them, by writes that are not logged yet.
+    held: u64,
     drained: u64,
     /// Who logged what, in order: (disk, bytes).
     log: VecDeque<(usize, u64)>,
@@ -197,6 +201,7 @@ pub(crate) fn run(setup: Setup) -> Run {
         queue: BinaryHeap::new(),
         events: 0,
         used: setup.used_bytes,
+        held: 0,
         drained: 0,
         log: VecDeque::from([(0, setup.used_bytes)]),
         pending: vec![0; disks],
@@ -284,6 +289,7 @@ impl Site {
                 tally.3 = tally.3.max(hold);
                 self.run.hold_longest = self.run.hold_longest.max(hold);
                 self.used += bytes;
+                self.held += bytes;
                 self.pending[disk] += bytes;
                 let fill = self.used as f64 / self.setup.space_bytes as f64;
                 self.run.fill_highest = self.run.fill_highest.max(fill);
@@ -303,6 +309,7 @@ impl Site {
     fn logged(&mut self, disk: usize, now: Duration) {
         let bytes = self.setup.guests[disk].write_bytes;
         self.unsent += bytes;
+        self.held -= bytes;
         self.log.push_back((disk, bytes));
         self.tally[disk].0 += bytes;
         self.complete(disk, now);
@@ -352,8 +359,8 @@ impl Site {
 
     fn observe(&mut self, now: Duration) {
         let before = self.throttle.signals().stage;
-        let load =
-            Load { used_bytes: self.used, space_bytes: self.setup.space_bytes, drained_bytes_total: self.drained };
+        let used_bytes = if self.setup.counts_held { self.used } else { self.used - self.held };
+        let load = Load { used_bytes, space_bytes: self.setup.space_bytes, drained_bytes_total: self.drained };
         let pending = &self.pending;
         let stage = self.throttle.observe(load, |id| pending[id.get() as usize], now).stage;
         if stage != before {
@@ -411,6 +418,7 @@ pub(crate) fn site(guests: Vec<Guest>, link_mib: f64) -> Setup {
         },
         observe_every: Duration::from_millis(100),
         sample_every: Duration::from_secs(1),
+        counts_held: true,
         used_bytes: 0,
     }
 }
