@@ -33,7 +33,7 @@ fn any_flooded(seed: u64) -> (Setup, f64) {
     // As much in flight as the longest hold can slow down to less than the link takes.
     let queue_depth = dice.pick(&[1, 4, 32]);
     let in_flight = link * options.added_latency_max.as_secs_f64() * dice.within(0.1, 0.8);
-    setup.counts_held = seed % 2 == 0;
+    setup.counts_held = seed.is_multiple_of(2);
     setup.guests = vec![Guest {
         pattern: Pattern::Closed { queue_depth, offered: link * dice.within(2.0, 20.0) },
         write_bytes: (in_flight / f64::from(queue_depth)) as u64,
