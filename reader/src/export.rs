@@ -6,7 +6,7 @@ use crate::image::DiskImage;
 use crate::maps::REGION_BLOCKS;
 use futures::stream::{self, StreamExt};
 use std::io;
-use tidemark_format::{BLOCK_BYTES, Extent};
+use tidemark_format::Extent;
 
 /// Takes the contents of a disk in order, without gaps and overlaps.
 pub trait ExportSink: Send {
@@ -33,34 +33,55 @@ impl DiskImage {
     ///
     /// # Errors
     /// As [`DiskImage::read`], and `Sink`.
-    pub async fn export(&self, sink: &mut dyn ExportSink, mut progress: impl FnMut(u64)) -> Result<()> {
+    pub async fn export(&self, sink: &mut dyn ExportSink, progress: impl FnMut(u64)) -> Result<()> {
+        self.export_extents(&[Extent::new(0, self.blocks)], sink, progress).await
+    }
+
+    /// As [`Self::export`], but only `extents`, which ascend and do not overlap; clipped at the size.
+    ///
+    /// # Errors
+    /// As [`Self::export`].
+    pub async fn export_extents(
+        &self,
+        extents: &[Extent],
+        sink: &mut dyn ExportSink,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
         let failed = |source| Error::Sink { disk: self.id, source };
         let mut zeros = Zeros::default();
-        for region in 0..self.blocks.div_ceil(REGION_BLOCKS) {
-            let map = self.map_of(region).await?;
-            let extent = map.region();
-            if map.pieces().iter().all(|piece| piece.state.is_zeros()) {
-                zeros.add(extent);
-                continue;
-            }
-            let steps = (extent.start..extent.end()).step_by(STEP_BLOCKS as usize);
-            let loads = steps.map(|start| self.pieces(Extent::new(start, STEP_BLOCKS.min(extent.end() - start))));
-            let mut loads = stream::iter(loads).buffered(STEPS_AHEAD);
-            while let Some(pieces) = loads.next().await {
-                for (extent, source) in pieces? {
-                    match source {
-                        Source::Zeros(_) => zeros.add(extent),
-                        Source::Bytes(bytes) => {
-                            zeros.flush(sink).map_err(failed)?;
-                            sink.data(extent.byte_start(), &bytes).map_err(failed)?;
+        let mut done = 0;
+        for wanted in extents {
+            let end = wanted.end().min(self.blocks);
+            let mut at = wanted.start;
+            while at < end {
+                let map = self.map_of(at / REGION_BLOCKS).await?;
+                let part = Extent::new(at, map.region().end().min(end) - at);
+                at = part.end();
+                if map.clipped(part).all(|piece| piece.state.is_zeros()) {
+                    zeros.add(part);
+                    done += part.byte_len();
+                    continue;
+                }
+                let steps = (part.start..part.end()).step_by(STEP_BLOCKS as usize);
+                let loads = steps.map(|start| self.pieces(Extent::new(start, STEP_BLOCKS.min(part.end() - start))));
+                let mut loads = stream::iter(loads).buffered(STEPS_AHEAD);
+                while let Some(pieces) = loads.next().await {
+                    for (extent, source) in pieces? {
+                        match source {
+                            Source::Zeros(_) => zeros.add(extent),
+                            Source::Bytes(bytes) => {
+                                zeros.flush(sink).map_err(failed)?;
+                                sink.data(extent.byte_start(), &bytes).map_err(failed)?;
+                            }
                         }
+                        done += extent.byte_len();
+                        progress(done);
                     }
-                    progress(extent.end() * BLOCK_BYTES);
                 }
             }
+            zeros.flush(sink).map_err(failed)?;
         }
-        zeros.flush(sink).map_err(failed)?;
-        progress(self.size_bytes());
+        progress(done);
         Ok(())
     }
 }

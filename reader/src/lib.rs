@@ -20,6 +20,7 @@ mod load;
 mod maps;
 mod options;
 mod point;
+mod replay;
 mod timeline;
 mod verify;
 
@@ -30,5 +31,6 @@ pub use history::{BlockVersion, ChangeKind, Changed, FrameRef};
 pub use image::DiskImage;
 pub use options::ReaderOptions;
 pub use point::{Point, PointSpec, TimeText};
+pub use replay::{Part, ReplaySink, Step};
 pub use timeline::{Bookmark, DiskAt, Gap, IndexMemory, Timeline};
 pub use verify::{Damage, DamagedBlocks, VerifyProgress, VerifyReport, verify};

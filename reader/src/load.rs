@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::{Piece, State};
-use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent};
+use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, Extent, Lsn, ObjectKey};
 
 /// What was found of a range.
 #[derive(Debug, Default)]
@@ -27,11 +27,18 @@ pub(crate) struct Loaded {
 type Frames = HashMap<(u32, u32), Result<Bytes, Arc<Error>>>;
 
 /// A run of blocks that lies in one frame.
-struct InFrame {
-    extent: Extent,
-    frame: u32,
+pub(crate) struct InFrame {
+    pub(crate) extent: Extent,
+    pub(crate) frame: u32,
     /// First byte in the frame's plaintext.
     from: usize,
+}
+
+impl InFrame {
+    /// Its bytes, out of the frame's plaintext.
+    pub(crate) fn of(&self, plain: &Bytes) -> Bytes {
+        plain.slice(self.from..self.from + self.extent.byte_len() as usize)
+    }
 }
 
 impl DiskImage {
@@ -93,30 +100,30 @@ impl DiskImage {
         for part in in_frames(segment, piece.extent, place) {
             match frames.get(&(place.segment, part.frame)) {
                 Some(Ok(plain)) => {
-                    let bytes = plain.slice(part.from..part.from + part.extent.byte_len() as usize);
-                    loaded.pieces.push((part.extent, Source::Bytes(bytes)));
+                    loaded.pieces.push((part.extent, Source::Bytes(part.of(plain))));
                 }
                 Some(Err(error)) if is_core => {
-                    let error = self.failed(part.extent, piece, segment, error);
+                    let error = failed(self.id, part.extent, piece.lsn, segment.key, error);
                     loaded.failures.push(Failure { extent: part.extent, error });
                 }
                 _ => loaded.absent.push(part.extent),
             }
         }
     }
+}
 
-    fn failed(&self, extent: Extent, piece: &Piece<Place>, segment: &Segment, error: &Arc<Error>) -> Error {
-        match error.kind() {
-            ErrorKind::DataLoss | ErrorKind::NotFound => {
-                Error::Damaged { disk: self.id, extent, lsn: piece.lsn, key: segment.key, source: Arc::clone(error) }
-            }
-            _ => Error::shared(error),
+/// Why the blocks of `extent`, written at `lsn` to an object, cannot be had.
+pub(crate) fn failed(disk: DiskId, extent: Extent, lsn: Lsn, key: ObjectKey, error: &Arc<Error>) -> Error {
+    match error.kind() {
+        ErrorKind::DataLoss | ErrorKind::NotFound => {
+            Error::Damaged { disk, extent, lsn, key, source: Arc::clone(error) }
         }
+        _ => Error::shared(error),
     }
 }
 
 /// Cuts a data piece at the edges of its frames. A directory that ends too early, which decoding rules out, ends the list.
-fn in_frames(segment: &Segment, extent: Extent, place: Place) -> impl Iterator<Item = InFrame> {
+pub(crate) fn in_frames(segment: &Segment, extent: Extent, place: Place) -> impl Iterator<Item = InFrame> {
     let frames = &segment.head.frames;
     let mut done = 0;
     std::iter::from_fn(move || {

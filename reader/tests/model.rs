@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent, Lsn};
 use tidemark_model::{DiskModel, DomainModel, Op, OpsShape, any_ops};
-use tidemark_reader::{DiskImage, Domain};
+use tidemark_reader::{DiskImage, Domain, Part, Point, ReplaySink, Step};
 
 const BLOCK: u64 = BLOCK_BYTES;
 
@@ -55,6 +55,51 @@ async fn check_holes(image: &DiskImage, model: &DiskModel) {
     for cell in &cells[(at / BLOCK) as usize..] {
         assert!(cell.as_ref().is_some_and(hole));
     }
+}
+
+/// A disk to which the steps of a replay are applied.
+struct Replayed {
+    cells: Vec<Option<[u8; 512]>>,
+    last: Lsn,
+}
+
+impl ReplaySink for Replayed {
+    fn step(&mut self, at: Point, step: Step<'_>) -> std::io::Result<()> {
+        let again = matches!(step, Step::Event(_)) && self.last == at.lsn;
+        assert!(self.last <= at.lsn && !again, "lsn {} after {}", at.lsn, self.last);
+        self.last = at.lsn;
+        match step {
+            Step::Written { extent, parts } => {
+                let bytes: Vec<u8> = parts
+                    .iter()
+                    .flat_map(|part| match part {
+                        Part::Bytes(bytes) => bytes.to_vec(),
+                        Part::Zeros(len) => vec![0; *len as usize],
+                    })
+                    .collect();
+                assert_eq!(bytes.len() as u64, extent.byte_len());
+                let cells = &mut self.cells[extent.start as usize..extent.end() as usize];
+                cells.iter_mut().zip(bytes.chunks(512)).for_each(|(cell, bytes)| *cell = bytes.try_into().ok());
+            }
+            Step::Unmapped { extent } => {
+                self.cells[extent.start as usize..extent.end() as usize].fill(Some([0; 512]));
+            }
+            Step::Event(EventBody::DiskAdd { blocks, .. } | EventBody::DiskResize { blocks, .. }) => {
+                self.cells.resize(*blocks as usize, None);
+            }
+            Step::Event(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The disk as it was at `from`, and the steps from there, must give the disk as it was at `to`.
+async fn check_replay(domain: &Domain, model: &DomainModel, disk: DiskId, from: Lsn, to: Lsn) {
+    let cells = model.disk(disk, from).map_or_else(Vec::new, DiskModel::image);
+    let mut replayed = Replayed { cells, last: from };
+    domain.replay(disk, from, to, &mut replayed, |_| ()).await.unwrap();
+    assert!(replayed.last <= to);
+    assert!(replayed.cells == model.disk(disk, to).unwrap().image(), "disk {disk} from lsn {from} to {to}");
 }
 
 proptest! {
@@ -102,6 +147,8 @@ proptest! {
                 check(&image, wanted, 0, disk.size_bytes as usize).await;
                 check(&image, wanted, offset.index(disk.size_bytes as usize + 600) as u64, len).await;
                 check_holes(&image, wanted).await;
+                let from = Lsn::new(offset.index(lsn.get() as usize + 1) as u64);
+                check_replay(&domain, &model, disk.id, from, lsn).await;
             }
         });
     }
@@ -181,6 +228,8 @@ proptest! {
                     check(&image, wanted, block * 512, 512).await;
                 }
                 check(&image, wanted, 1000, 30_000).await;
+                check_replay(&domain, &model, DISK, Lsn::ZERO, lsn).await;
+                check_replay(&domain, &model, DISK, from, lsn).await;
             }
         });
     }
