@@ -180,6 +180,11 @@ fn json_answers_have_the_members_that_were_promised() {
     let out = dir.path().join("out.img").display().to_string();
     let exported = json(&["export", &url, "--disk", "web1/root", "--at", "lsn:7", &out]);
     assert_eq!(members(&exported), promised("export"));
+    let disk = ["--disk", "web1/root", "--from", "lsn:461"];
+    let log = ["export", &url, "--format", "dm-log-writes", "--force", &out];
+    assert_eq!(members(&json(&[&log[..], &disk].concat())), promised("export --format dm-log-writes"));
+    let diff = ["diff", &url, "--format", "rbd-export-diff", "--out", &out];
+    assert_eq!(members(&json(&[&diff[..], &disk].concat())), promised("diff --format rbd-export-diff"));
     let other = dir.path().join("other").display().to_string();
     assert_eq!(members(&json(&["domain", "create", &other, "--name", "other"])), promised("domain create"));
     let log = path("sample.qemuio-discard-zero.log.zst").display().to_string();

@@ -42,6 +42,11 @@ impl Refused {
         Self { what: what.into(), hint: None, code: 1 }
     }
 
+    /// Options that make no sense together.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self { code: 2, ..Self::new(what) }
+    }
+
     /// What stopped after part of it was done.
     pub(crate) fn partial(what: impl Into<String>) -> Self {
         Self { code: 3, ..Self::new(what) }

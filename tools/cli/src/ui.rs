@@ -56,6 +56,11 @@ impl Ui {
         }
     }
 
+    /// True if the answer is to be JSON.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Lines of the answer on stdout. A reader who has seen enough (`| head`) is no error.
     pub(crate) fn data(self, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();

@@ -1,49 +1,18 @@
-//! `tidemark export`: a disk as it was, as an image file.
+//! An image of a disk at one point.
 
-use crate::args::{BucketArgs, DiskRef};
+use super::{ExportArgs, Format, partial_beside, publish};
 use crate::context::{disk_at, interrupted, open_bucket, open_domain, resolve};
 use crate::failure::{Outcome, Refused};
 use crate::ui::{Bar, Ui};
 use anyhow::Context;
-use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 use tidemark_reader::{DiskImage, ExportSink, PointSpec, ReaderOptions, TimeText};
-
-/// Write a disk as it was at a point into an image file
-///
-/// Holes stay holes. The file appears under its name only once it is complete and on disk.
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    #[command(flatten)]
-    bucket: BucketArgs,
-    /// The disk: VM/DISK, or #N
-    #[arg(long, value_name = "VM/DISK")]
-    disk: DiskRef,
-    /// The point: latest, lsn:N, an RFC 3339 time, -10m, or bookmark:NAME
-    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
-    at: PointSpec,
-    /// What to write; qcow2 needs qemu-img
-    #[arg(long, value_enum, default_value_t = Format::Raw)]
-    format: Format,
-    /// Replace OUT if it is there
-    #[arg(long)]
-    force: bool,
-    /// The image file
-    #[arg(value_name = "OUT")]
-    out: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Raw,
-    Qcow2,
-}
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -55,13 +24,10 @@ struct Report {
     out: String,
 }
 
-pub(crate) async fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+pub(super) async fn export(args: &ExportArgs, at: &PointSpec, ui: &Ui) -> anyhow::Result<Outcome> {
     let out = &args.out;
-    if !args.force && out.symlink_metadata().is_ok() {
-        return Err(Refused::new(format!("{} is there already", out.display())).hint("replace it with --force").into());
-    }
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
-    let point = resolve(&domain, &args.at)?;
+    let point = resolve(&domain, at)?;
     let disk = disk_at(&domain, &args.disk, point.lsn)?;
     let image = domain.disk(disk.id, point.lsn).await?;
     let partial = partial_beside(out)?;
@@ -74,8 +40,12 @@ pub(crate) async fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     };
     drop(bar);
     let done = match args.format {
-        Format::Raw => partial.into_temp_path(),
-        Format::Qcow2 => qcow2(&partial.into_temp_path(), out)?,
+        Format::Qcow2 => convert(&partial.into_temp_path(), out, "qcow2", &[])?,
+        // Grains of 64 KiB that are allocated as they are needed.
+        Format::Vmdk => convert(&partial.into_temp_path(), out, "vmdk", &["-o", "subformat=monolithicSparse"])?,
+        // The smallest blocks that it knows: each that holds something is allocated whole.
+        Format::Vhdx => convert(&partial.into_temp_path(), out, "vhdx", &["-o", "subformat=dynamic,block_size=1M"])?,
+        _ => partial.into_temp_path(),
     };
     publish(done, out)?;
     let report = Report {
@@ -94,17 +64,6 @@ pub(crate) async fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         )
     })?;
     Ok(Outcome::Done)
-}
-
-/// A nameless neighbour of `out`, so that renaming it is atomic. Gone if anything fails.
-fn partial_beside(out: &Path) -> anyhow::Result<NamedTempFile> {
-    let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = out.file_name().with_context(|| format!("{} names no file", out.display()))?.to_string_lossy();
-    tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".partial")
-        .tempfile_in(dir)
-        .with_context(|| format!("make a file in {}", dir.display()))
 }
 
 /// Writes data where it belongs and leaves holes where there is none.
@@ -134,10 +93,11 @@ async fn copy(image: &DiskImage, out: &File, bar: &Bar) -> anyhow::Result<u64> {
     Ok(sink.data_bytes)
 }
 
-fn qcow2(raw: &Path, out: &Path) -> anyhow::Result<TempPath> {
+/// Has qemu-img make another kind of image of a raw one, whose holes it looks for.
+fn convert(raw: &Path, out: &Path, format: &str, options: &[&str]) -> anyhow::Result<TempPath> {
     let target = partial_beside(out)?.into_temp_path();
     let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(raw).arg(&target).stdin(Stdio::null());
+    convert.args(["convert", "-f", "raw", "-O", format]).args(options).arg(raw).arg(&target).stdin(Stdio::null());
     let ran = match convert.output() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(Refused::new("no qemu-img here").hint("apt install qemu-utils, or export --format raw").into());
@@ -148,11 +108,4 @@ fn qcow2(raw: &Path, out: &Path) -> anyhow::Result<TempPath> {
     anyhow::ensure!(ran.status.success(), "qemu-img convert: {}", said.trim());
     File::open(&target).and_then(|file| file.sync_all()).context("write the image")?;
     Ok(target)
-}
-
-/// Gives a complete image its name. It stays readable by its owner only: a disk holds its guest's secrets.
-fn publish(done: TempPath, out: &Path) -> anyhow::Result<()> {
-    done.persist(out).with_context(|| format!("rename to {}", out.display()))?;
-    let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", dir.display()))
 }

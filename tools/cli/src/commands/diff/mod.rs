@@ -1,19 +1,26 @@
-//! `tidemark diff`: what changed on a disk between two points.
+//! `tidemark diff`: what changed on a disk between two points, as a list, or with its contents for other tools.
+
+mod rbd;
 
 use super::points::PointReport;
 use crate::args::{BucketArgs, DiskRef};
 use crate::context::{any_disk, open_bucket, open_domain, resolve};
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write;
-use tidemark_reader::{ChangeKind, Changed, PointSpec, ReaderOptions};
+use std::path::PathBuf;
+use tidemark_format::DiskId;
+use tidemark_reader::{ChangeKind, Changed, Domain, Point, PointSpec, ReaderOptions};
 
 /// List what changed on a disk between two points
 ///
 /// Each byte range that was written after the first point and up to the second, once, with the newest of those writes. A
 /// range that was written with what it held before is listed as well.
+///
+/// `rbd-export-diff` writes the changes with their contents, as `rbd import-diff` of Ceph takes them (format v1); points are
+/// snapshots named lsn-N. Without `--from` it holds the whole disk.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
@@ -21,12 +28,26 @@ pub(crate) struct DiffArgs {
     /// The disk: VM/DISK, or #N
     #[arg(long, value_name = "VM/DISK")]
     disk: DiskRef,
-    /// The earlier point: latest, lsn:N, an RFC 3339 time, -10m, or bookmark:NAME
+    /// The earlier point: latest, lsn:N, an RFC 3339 time, -10m, or bookmark:NAME; a list needs it
     #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
-    from: PointSpec,
+    from: Option<PointSpec>,
     /// The later point
     #[arg(long, value_name = "POINT", allow_hyphen_values = true, default_value = "latest")]
     to: PointSpec,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::List)]
+    format: Format,
+    /// Where to write what is not a list [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The ranges, for people or as JSON
+    List,
+    /// What `rbd import-diff` takes
+    RbdExportDiff,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,12 +71,36 @@ struct RangeReport {
 }
 
 pub(crate) async fn run(args: DiffArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+    match args.format {
+        Format::List if args.from.is_none() => {
+            return Err(Refused::usage("a list needs two points").hint("say --from POINT").into());
+        }
+        Format::List if args.out.is_some() => {
+            return Err(Refused::usage("--out is for --format rbd-export-diff").hint("a list goes to stdout").into());
+        }
+        Format::RbdExportDiff if args.out.is_none() => rbd::check_stdout(ui)?,
+        Format::List | Format::RbdExportDiff => {}
+    }
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
-    let (from, to) = (resolve(&domain, &args.from)?, resolve(&domain, &args.to)?);
-    if from.lsn > to.lsn {
+    let from = args.from.as_ref().map(|from| resolve(&domain, from)).transpose()?;
+    let to = resolve(&domain, &args.to)?;
+    if let Some(from) = from.filter(|from| from.lsn > to.lsn) {
         return Err(Refused::new(format!("--from, {from}, is after --to, {to}")).hint("swap them").into());
     }
     let (id, disk) = any_disk(&domain, &args.disk)?;
+    match (args.format, from) {
+        (Format::List, Some(from)) => list(&domain, (id, disk), from, to, ui).await,
+        _ => rbd::write(&domain, (id, disk), from, to, args.out.as_deref(), ui).await,
+    }
+}
+
+async fn list(
+    domain: &Domain,
+    (id, disk): (DiskId, String),
+    from: Point,
+    to: Point,
+    ui: &Ui,
+) -> anyhow::Result<Outcome> {
     let changed = domain.changed(id, from.lsn, to.lsn).await?;
     let report = Report {
         disk,
