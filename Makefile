@@ -7,10 +7,10 @@ PROFILE ?= default
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test lint docs bench fuzz install clean
+.PHONY: help demo test lint docs bench fuzz install install-c header clean
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
-	@echo 'also: make lint docs bench fuzz install clean'
+	@echo 'also: make lint docs bench fuzz install header clean'
 
 demo:
 	@scripts/install demo
@@ -40,14 +40,32 @@ fuzz:
 	@scripts/install ci
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
-# The binary, its man pages and completions, below PREFIX.
+# The binary, its man pages and completions, and what C programs need, below PREFIX.
 PREFIX ?= /usr/local
 install:
-	cargo build --release -p tidemark
+	cargo build --release -p tidemark -p tidemark-c
+	$(MAKE) --no-print-directory install-c BUILT=$(TARGET)/release
 	install -D -m 755 $(TARGET)/release/tidemark $(DESTDIR)$(PREFIX)/bin/tidemark
 	$(TARGET)/release/tidemark man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(TARGET)/release/tidemark completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidemark
+
+# The library for C, as it was built in BUILT.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+LIB := $(DESTDIR)$(PREFIX)/lib
+install-c:
+	install -D -m 755 $(BUILT)/libtidemark.so $(LIB)/libtidemark.so.$(VERSION)
+	ln -sf libtidemark.so.$(VERSION) $(LIB)/libtidemark.so.0
+	ln -sf libtidemark.so.0 $(LIB)/libtidemark.so
+	install -D -m 644 $(BUILT)/libtidemark.a $(LIB)/libtidemark.a
+	install -D -m 644 tools/c-abi/include/tidemark.h $(DESTDIR)$(PREFIX)/include/tidemark.h
+	install -D -m 644 tools/c-abi/tidemark.3 $(DESTDIR)$(PREFIX)/share/man/man3/tidemark.3
+	install -d $(LIB)/pkgconfig
+	sed 's,@PREFIX@,$(PREFIX),;s,@VERSION@,$(VERSION),' tools/c-abi/tidemark.pc.in > $(LIB)/pkgconfig/tidemark.pc
+
+# The header for C, after a change of tools/c-abi/src. A test holds it to that.
+header:
+	cbindgen --quiet tools/c-abi --output tools/c-abi/include/tidemark.h
 
 clean:
 	cargo clean

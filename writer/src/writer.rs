@@ -343,7 +343,8 @@ impl DomainWriter {
         Ticket::new(lsn, time, self.shared.durability.promise())
     }
 
-    pub(crate) fn cut_now(&self) {
+    /// Cuts the open segment now instead of when it is full or old. Does not wait for it; [`Self::sync`] does.
+    pub fn cut_now(&self) {
         self.shared.log().cut_now();
         self.shared.work.notify_one();
     }
