@@ -1,6 +1,6 @@
 //! Serves a disk in memory over NBD: to try a client, to measure what the server itself costs. Nothing is kept.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -58,8 +58,9 @@ async fn main() -> Result<()> {
         listeners.push(Listener::tcp(address)?);
     }
     if listeners.is_empty() {
-        listeners = activated()?;
+        listeners = Listener::activated()?;
     }
+    ensure!(!listeners.is_empty(), "nothing to listen on: give --unix or --tcp");
     let tls = args.tls.as_ref().map(|dir| TlsOptions {
         certificate: dir.join("server-cert.pem"),
         key: dir.join("server-key.pem"),
@@ -77,11 +78,4 @@ async fn main() -> Result<()> {
     };
     server.serve(listeners, stop).await;
     Ok(())
-}
-
-#[allow(unsafe_code, reason = "descriptors come as numbers")]
-fn activated() -> Result<Vec<Listener>> {
-    // SAFETY: nothing else in this process touches descriptors that it was started with, and this is called once.
-    let listeners = unsafe { Listener::activated() }?;
-    (!listeners.is_empty()).then_some(listeners).context("nothing to listen on: give --unix or --tcp")
 }

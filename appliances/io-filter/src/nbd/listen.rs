@@ -9,6 +9,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -84,22 +85,25 @@ impl Listener {
         Self::own_tcp(socket.into()).map_err(failed)
     }
 
-    /// The sockets that systemd, or a client that acts like it, opened for this process; none if it opened none.
-    ///
-    /// # Safety
-    /// Called at most once in a process, and nothing else owns the descriptors from 3 on that `LISTEN_FDS` counts.
+    /// The sockets that systemd, or a client that acts like it, opened for this process; none if it opened none. They
+    /// are handed out once.
     #[allow(unsafe_code, reason = "descriptors come as numbers")]
-    pub unsafe fn activated() -> Result<Vec<Self>> {
+    pub fn activated() -> Result<Vec<Self>> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
         let variable = |name: &str| std::env::var(name).ok();
         let count =
             activated_count(variable("LISTEN_PID").as_deref(), variable("LISTEN_FDS").as_deref(), std::process::id())?;
+        if count > 0 && TAKEN.swap(true, Ordering::SeqCst) {
+            return Err(Error::Invalid { what: "the sockets of LISTEN_FDS were taken already".into() });
+        }
         let mut listeners = Vec::new();
         for number in FIRST_FD..FIRST_FD + count {
             // SAFETY: the number is neither -1 nor closed if it is open at all, which `fcntl` finds out without harm.
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)
                 .map_err(|error| listen(format!("descriptor {number}"), error))?;
-            // SAFETY: it is open, as it took the flag, and the caller vouches that it is nobody else's.
+            // SAFETY: it is open, as it took the flag. Whoever set LISTEN_PID to this process opened it for us before the
+            // process ran, so nothing in here got this number from the kernel, and here it is taken once.
             let fd = unsafe { OwnedFd::from_raw_fd(number) };
             listeners.push(Self::from_fd(fd).map_err(|error| listen(format!("descriptor {number}"), error))?);
         }
