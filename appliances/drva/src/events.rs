@@ -4,6 +4,7 @@
 //! Not here: what is in the domains' own logs (bookmarks, gaps), which is for ever.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_api::{DiskAddress, EVENTS_PER_PAGE_MAX, Event, EventPage, EventQuery, Severity, Time, WAIT_S_MAX};
@@ -22,6 +23,12 @@ pub struct EventRing {
     ring: Mutex<VecDeque<Event>>,
     /// The newest number; changed under the ring's lock.
     last_seq: watch::Sender<u64>,
+}
+
+impl fmt::Debug for EventRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventRing").field("last_seq", &*self.last_seq.borrow()).finish_non_exhaustive()
+    }
 }
 
 /// Something that happened, before it has a number.

@@ -25,6 +25,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Bytes of one answer at most.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Pause before trying to connect again where many do.
+const CROWDED_PAUSE: Duration = Duration::from_millis(20);
 /// Time for what needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time for what waits for the bucket: long enough for all of its retries.
@@ -341,7 +343,7 @@ impl Client {
     }
 
     async fn exchange(&self, ask: Ask<'_>) -> Result<(StatusCode, Bytes)> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(e))?;
+        let stream = self.connect().await?;
         let (method, path) = (ask.method.clone(), ask.uri());
         let broken = |why: String| Error::Broken { method: method.clone(), path: path.clone(), why };
         let words = |e: hyper::Error| broken(e.to_string());
@@ -365,6 +367,16 @@ impl Client {
         let answered = answered.await;
         connection.abort();
         answered
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                // More clients wait than the system lets wait.
+                Err(e) if e.kind() == Io::WouldBlock => tokio::time::sleep(CROWDED_PAUSE).await,
+                connected => return connected.map_err(|e| self.unconnected(e)),
+            }
+        }
     }
 
     fn unconnected(&self, source: io::Error) -> Error {

@@ -3,6 +3,7 @@
 use crate::logwrites::LogError;
 use std::error::Error as StdError;
 use std::process::ExitCode;
+use tidemark_api::ProblemKind;
 use tidemark_format::{ErrorKind, FormatError, ObjectKey};
 
 /// How a command ended that did not fail.
@@ -114,6 +115,16 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if let Some(error) = error.downcast_ref::<tidemark_fuse::Error>() {
         return Some(Verdict { code: code_of(error.kind()), hint: error.hint() });
     }
+    if let Some(error) = error.downcast_ref::<tidemark_api::Error>() {
+        return Some(Verdict { code: code_of_problem(error.kind()), hint: error.hint().map(str::to_owned) });
+    }
+    if let Some(error) = error.downcast_ref::<tidemark_drva::config::ConfigError>() {
+        return Some(Verdict { code: 2, hint: error.hint().map(str::to_owned) });
+    }
+    if let Some(error) = error.downcast_ref::<tidemark_drva::Error>() {
+        let code = if matches!(error, tidemark_drva::Error::Config(_)) { 2 } else { code_of(error.kind()) };
+        return Some(Verdict { code, hint: error.hint().map(str::to_owned) });
+    }
     if let Some(error) = error.downcast_ref::<LogError>() {
         return of_kind(error.kind(), error.hint());
     }
@@ -130,6 +141,16 @@ fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Denied => 12,
         ErrorKind::DataLoss => 13,
         ErrorKind::NotFound | ErrorKind::Retry | ErrorKind::FixRequest => 1,
+    }
+}
+
+fn code_of_problem(kind: ProblemKind) -> u8 {
+    match kind {
+        ProblemKind::NoDomain => 10,
+        ProblemKind::Fenced => 11,
+        ProblemKind::Denied => 12,
+        ProblemKind::Corrupt => 13,
+        _ => 1,
     }
 }
 

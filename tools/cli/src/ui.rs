@@ -17,6 +17,15 @@ pub(crate) struct Ui {
     quiet: bool,
 }
 
+/// Whether somebody still reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// As far as can be told.
+    Listens,
+    /// The pipe was closed: whoever read has seen enough.
+    Gone,
+}
+
 #[derive(Serialize)]
 struct ErrorReport {
     error: String,
@@ -63,19 +72,40 @@ impl Ui {
 
     /// Lines of the answer on stdout. A reader who has seen enough (`| head`) is no error.
     pub(crate) fn data(self, text: &str) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        let done = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
-        match done {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
-        }
+        self.write(&[text.as_bytes(), b"\n"]).map(drop)
     }
 
     /// Bytes of the answer on stdout.
     pub(crate) fn bytes(self, bytes: &[u8]) -> anyhow::Result<()> {
-        match io::stdout().lock().write_all(bytes) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
+        self.write(&[bytes]).map(drop)
+    }
+
+    /// One of many answers: a line of JSON, or lines of text.
+    pub(crate) fn one_of_many<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<Reader> {
+        let text = if self.json { serde_json::to_string(value)? } else { text(value) };
+        self.write(&[text.trim_end_matches('\n').as_bytes(), b"\n"])
+    }
+
+    /// An answer in place of the one before.
+    pub(crate) fn instead<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<Reader> {
+        const HOME_AND_CLEAR: &[u8] = b"\x1b[H\x1b[2J";
+        if self.json || !io::stdout().is_terminal() {
+            return self.one_of_many(value, |value| text(value) + "\n");
+        }
+        self.write(&[HOME_AND_CLEAR, text(value).as_bytes()])
+    }
+
+    fn write(self, parts: &[&[u8]]) -> anyhow::Result<Reader> {
+        let mut out = io::stdout().lock();
+        let done = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
+        match done {
+            Ok(()) => Ok(Reader::Listens),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            Err(e) => Err(e.into()),
         }
     }
 

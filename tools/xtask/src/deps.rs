@@ -31,6 +31,8 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("object_store", &[], "tidemark-bucket"),
     ("fuser", &["fuse-mount"], "the transport-neutral trait of tidemark-fuse"),
     ("clap", &["tools/", "appliances/", "tests/bench"], "an options struct that the caller fills"),
+    ("axum", &["appliances/"], "the client of tidemark-api"),
+    ("toml", &["appliances/"], "a parsed configuration"),
     ("indicatif", &["tools/"], "progress through a callback or a watch channel"),
     ("anyhow", &["tools/", "appliances/", "tests/"], "the crate's own error enum"),
     ("arrow", &["format-spec", "common/telemetry"], "format-spec"),

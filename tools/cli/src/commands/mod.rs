@@ -3,6 +3,7 @@
 mod bench;
 mod diff;
 mod domain;
+mod drva;
 mod explain;
 mod export;
 mod ingest;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Explain(explain::ExplainArgs),
     /// List what changed on a disk between two points
     Diff(diff::DiffArgs),
+    /// Run and control a DR virtual appliance
+    Drva(drva::DrvaArgs),
     /// Measure what a bucket can take and give
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -60,6 +63,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, ui).await,
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,
+        Command::Drva(args) => drva::run(args, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args, ui),
