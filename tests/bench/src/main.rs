@@ -5,6 +5,7 @@
 mod corpus;
 mod ingest;
 mod limit;
+mod log_store;
 mod mount;
 mod nbd;
 mod open;
@@ -56,6 +57,21 @@ enum Bench {
         #[arg(long, default_value_t = 2000)]
         reads: usize,
     },
+    /// The log store against a bare group-commit loop on the same device.
+    LogStore {
+        /// Where the files lie: the device that is measured.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Size of each file in MiB.
+        #[arg(long, default_value_t = 1024)]
+        file_mib: u64,
+        /// Rounds of all shapes.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// Milliseconds of one measurement.
+        #[arg(long, default_value_t = 700)]
+        round_ms: u64,
+    },
     /// Hot reads of a mount against a plain file and qemu-storage-daemon, by fio.
     Mount {
         /// The `tidemark` binary.
@@ -93,6 +109,7 @@ async fn main() -> Result<ExitCode> {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
         None => ["ingest", "requests", "open", "mount", "nbd"]
+        None => ["ingest", "requests", "open", "log-store", "mount"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -121,6 +138,7 @@ impl Bench {
             Self::Ingest { .. } => "ingest",
             Self::Requests => "requests",
             Self::Open { .. } => "open",
+            Self::LogStore { .. } => "log-store",
             Self::Mount { .. } => "mount",
             Self::Nbd { .. } => "nbd",
         }
@@ -135,6 +153,9 @@ async fn run(bench: Bench) -> Result<Report> {
         }
         Bench::Requests => ingest::requests(&env).await,
         Bench::Open { segments, writes, reads } => open::run(&open::Options { segments, writes, reads }, &env).await,
+        Bench::LogStore { dir, file_mib, rounds, round_ms } => {
+            log_store::run(&log_store::Options { dir, file_mib, rounds, round_ms }, &*env.clock).await
+        }
         Bench::Mount { tidemark, disk_mib, rounds, seconds } => {
             mount::run(&mount::Options { tidemark, disk_mib, rounds, seconds }, &*env.clock).await
         }

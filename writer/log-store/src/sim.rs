@@ -68,13 +68,6 @@ fn sim_a_table_in_one_copy_is_lost() {
     harmful_without(Rule::BothCopies);
 }
 
-//= LOGSTORE.md#table
-//# LT-9
-#[test]
-fn sim_a_value_written_after_a_failed_table_overwrites_what_that_table_names() {
-    harmful_without(Rule::NoValueAfterTableFailure);
-}
-
 //= LOGSTORE.md#space
 //# LS-1
 #[test]
@@ -87,13 +80,6 @@ fn sim_an_extent_used_before_the_table_names_it_is_lost() {
 #[test]
 fn sim_an_extent_given_away_before_the_table_says_so_is_taken_twice() {
     harmful_without(Rule::FreeOnceKnown);
-}
-
-//= LOGSTORE.md#space
-//# LS-4
-#[test]
-fn sim_an_extent_given_away_after_a_failed_write_changes_under_its_new_owner() {
-    harmful_without(Rule::KeptAfterFailure);
 }
 
 //= LOGSTORE.md#batches

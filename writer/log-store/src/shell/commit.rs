@@ -3,7 +3,7 @@
 use super::domain::{Answer, Domain};
 use super::lock;
 use crate::buffer::AlignedBuffer;
-use crate::core::log::{BATCH_BYTES_MAX, Batch, Next, Unit};
+use crate::core::log::{Batch, Next, Unit};
 use crate::error::{Error, Result};
 use crate::rules::{Rule, kept};
 use std::panic::AssertUnwindSafe;
@@ -13,6 +13,9 @@ use std::thread::JoinHandle;
 use tidemark_format::logstore::{
     BATCH_HEADER_BYTES, BatchIdentity, PAGE_BYTES, RECORD_DESCRIPTOR_BYTES, put_batch_head,
 };
+
+/// Memory that a log's thread keeps between batches; a larger batch gets its own.
+const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
 /// Whether a step found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +105,7 @@ impl Domain {
             }
             written => written,
         };
-        buffer.shrink_to(BATCH_BYTES_MAX as usize);
+        buffer.shrink_to(BUFFER_BYTES_KEPT);
         match written {
             //= LOGSTORE.md#appending
             //# LA-4

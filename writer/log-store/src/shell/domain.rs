@@ -3,7 +3,7 @@
 use super::lock;
 use super::read::Cache;
 use super::shared::Shared;
-use crate::core::log::{Limits, Log, Refusal, Start, Unit};
+use crate::core::log::{Limits, Log, Refusal, Start, Trim, Unit};
 use crate::core::space::LOG_EXTENTS_MIN;
 use crate::error::{Error, Result};
 use crate::options::{SpaceLimits, Usage};
@@ -260,34 +260,11 @@ impl DomainLog {
     /// # Errors
     /// `TrimBeyondEnd`, or what the device says.
     pub fn trim(&self, through: Lsn) -> Result<()> {
-        let domain = &*self.domain;
-        let _admin = lock(&domain.admin);
-        let trim = {
-            let state = domain.state();
-            let durable = state.log.durable();
-            if through > durable {
-                return Err(Error::TrimBeyondEnd { domain: domain.id, wanted: through, durable });
-            }
-            match state.log.plan_trim(through) {
-                Some(trim) => trim,
-                None => return Ok(()),
-            }
-        };
-        domain.shared.update_entry(domain.id, |entry| {
-            entry.first_lsn = trim.first_lsn;
-            if kept(Rule::FreeOnceKnown) {
-                entry.head = trim.head.head();
-                entry.extents.drain(..trim.freed);
-            }
-            Ok(())
-        })?;
-        let mut state = domain.state();
-        let freed = state.log.trimmed(&trim);
-        state.cache.trim(trim.first_lsn);
-        //= LOGSTORE.md#space
-        //# LS-2
-        lock(&domain.shared.space).give_back(domain.id, freed);
-        Ok(())
+        let _admin = lock(&self.domain.admin);
+        match self.domain.plan_trim(through)? {
+            Some(trim) => self.domain.trim(&trim),
+            None => Ok(()),
+        }
     }
 
     /// Sets one of the domain's small named values; durable on return. Until then the old value stays.
@@ -412,6 +389,35 @@ impl DomainLog {
 }
 
 impl Domain {
+    /// What trimming through an LSN would change; nothing if it was trimmed before.
+    pub(crate) fn plan_trim(&self, through: Lsn) -> Result<Option<Trim>> {
+        let state = self.state();
+        let durable = state.log.durable();
+        if through > durable {
+            return Err(Error::TrimBeyondEnd { domain: self.id, wanted: through, durable });
+        }
+        Ok(state.log.plan_trim(through))
+    }
+
+    /// Gives up what a plan says. Batches may have been written since it was made.
+    pub(crate) fn trim(&self, trim: &Trim) -> Result<()> {
+        self.shared.update_entry(self.id, |entry| {
+            entry.first_lsn = trim.first_lsn;
+            if kept(Rule::FreeOnceKnown) {
+                entry.head = trim.head.head();
+                entry.extents.drain(..trim.freed);
+            }
+            Ok(())
+        })?;
+        let mut state = self.state();
+        let freed = state.log.trimmed(trim);
+        state.cache.trim(trim.first_lsn);
+        //= LOGSTORE.md#space
+        //# LS-2
+        lock(&self.shared.space).give_back(self.id, freed);
+        Ok(())
+    }
+
     /// The table on the device knows of the new log.
     fn restart(&self, incarnation: Incarnation, start: Start, freed: Vec<LunExtent>) {
         let mut state = self.state();

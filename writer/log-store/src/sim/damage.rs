@@ -219,6 +219,57 @@ fn one_damaged_copy_of_the_label_is_written_again_and_two_are_an_error() {
     assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::DataLoss, "cannot read the label of the log store"));
 }
 
+//= LOGSTORE.md#table
+//# LT-9
+#[test]
+fn after_a_failed_table_no_value_is_written_over_one_that_it_names() {
+    let run = || {
+        let disk = disk();
+        let store = open(&disk).unwrap();
+        let log = store.create_domain(domain(1), LIMITS, Lsn::new(1)).unwrap();
+        log.put_meta("a", b"old").unwrap();
+        // The value, the first copy of the table, and the second one, which fails: the first one names the new value.
+        disk.inject(3, Fault::Fail);
+        log.put_meta("a", b"new").unwrap_err();
+        log.put_meta("b", b"other").unwrap_err();
+        drop((store, log));
+        disk.lose_power();
+        open(&disk).unwrap().domain(domain(1)).unwrap().meta("a")
+    };
+    assert_eq!(run().unwrap().unwrap(), "new");
+    let e = without(Rule::NoValueAfterTableFailure, run).unwrap_err();
+    assert!(matches!(e, Error::MetaDamaged { .. }), "the rule would make no difference: {e}");
+}
+
+//= LOGSTORE.md#space
+//# LS-4
+#[test]
+fn extents_of_a_log_whose_write_failed_are_not_given_away_before_a_restart() {
+    let overwritten = || {
+        let mut sum = 0;
+        for seed in 0..16 {
+            let disk = Arc::new(CrashDisk::new(LUN_BYTES, seed));
+            let options =
+                FormatOptions { extent_bytes: EXTENT_BYTES, domains_max: 2, env: env(), ..Default::default() };
+            LogStore::format_on(&*disk, "disk", &options).unwrap();
+            let store = open(&disk).unwrap();
+            let log = store.create_domain(domain(1), LIMITS, Lsn::new(1)).unwrap();
+            put(&log, write(1)).unwrap();
+            disk.inject(1, Fault::Fail);
+            put(&log, write(2)).unwrap_err();
+            store.remove_domain(domain(1)).unwrap();
+            let log = store.create_domain(domain(2), LIMITS, Lsn::new(1)).unwrap();
+            for lsn in 1..=16 {
+                put(&log, write(lsn)).unwrap();
+            }
+            sum += disk.unsynced_overwritten();
+        }
+        sum
+    };
+    assert_eq!(overwritten(), 0);
+    assert!(without(Rule::KeptAfterFailure, overwritten) > 0, "the rule would make no difference");
+}
+
 //= LOGSTORE.md#label
 //# LL-3
 #[test]
