@@ -7,10 +7,10 @@ PROFILE ?= default
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test lint docs bench fuzz install install-c header clean
+.PHONY: help demo test lint docs bench fuzz conformance providers install install-c header clean
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
-	@echo 'also: make lint docs bench fuzz install header clean'
+	@echo 'also: make lint docs bench fuzz conformance install header providers clean'
 
 demo:
 	@scripts/install demo
@@ -39,6 +39,18 @@ bench:
 fuzz:
 	@scripts/install ci
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+# Every promise that a store has to keep, tried on one: memory, file, seaweedfs, seaweedfs-tls, azurite, ceph, ceph-versioned,
+# rclone (which breaks them), or the URL of a store of yours.
+STORE ?= seaweedfs
+conformance:
+	@tests/stores/install.sh $(filter ceph,$(subst -, ,$(STORE)))
+	cargo run --quiet -p tidemark-conformance --bin check-store -- '$(STORE)'
+
+# The table of docs/providers.md, by asking the stores.
+providers:
+	cargo build --quiet -p tidemark-conformance --bin check-store
+	tests/stores/providers.sh $(TARGET)/debug/check-store
 
 # The binary, its man pages and completions, and what C programs need, below PREFIX.
 PREFIX ?= /usr/local

@@ -3,7 +3,7 @@
 //! They listen on loopback, on ports that were free, keep their data in a directory that is removed, and are killed also when
 //! the process that started them is: a shell between us and the server waits for its input to end.
 
-mod process;
+pub(crate) mod process;
 
 use process::{Running, free_ports, tool};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl, S3Key};
 
 /// How long a server may take until it answers.
-const START_MAX: Duration = Duration::from_secs(60);
+pub(crate) const START_MAX: Duration = Duration::from_secs(60);
 
 /// SeaweedFS with its S3 gateway and one bucket: the real S3 server of the tests.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl SeaweedFs {
         let config = dir.path().join("s3.json");
         std::fs::write(&config, Self::identities()).expect("write the server's configuration");
         let [master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc, https] = free_ports();
-        let mut command = Command::new(tool("weed"));
+        let mut command = Command::new(tool("stores/bin/weed"));
         command.current_dir(dir.path()).env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1");
         command.args(["server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]);
         command.args(["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-filer", "-s3", "-s3.config=s3.json"]);
@@ -120,6 +120,11 @@ impl SeaweedFs {
     /// Where the server answers.
     pub fn endpoint(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
+    }
+
+    /// The authority to trust, for one that speaks HTTPS.
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// The URL of a prefix in its bucket. Credentials: [`Self::environment`] or [`Self::options`].
@@ -172,9 +177,10 @@ pub struct LyingS3 {
 }
 
 impl LyingS3 {
-    const ACCESS_KEY: &str = "tidemarktestkey1";
-    const SECRET_KEY: &str = "tidemarktestsecret1";
-    const BUCKET: &str = "liar";
+    /// The key that it knows, and its secret.
+    pub const KEYS: [&str; 2] = ["tidemarktestkey1", "tidemarktestsecret1"];
+    /// The bucket that is there from the start.
+    pub const BUCKET: &str = "liar";
 
     /// Starts one and waits until it answers.
     ///
@@ -184,11 +190,22 @@ impl LyingS3 {
         let dir = tempfile::tempdir().expect("a directory for the server's data");
         std::fs::create_dir(dir.path().join(Self::BUCKET)).expect("make its bucket");
         let [port] = free_ports();
-        let mut command = Command::new(tool("rclone"));
+        let mut command = Command::new(tool("stores/bin/rclone"));
         command.args(["serve", "s3", "--config=", "--addr", &format!("127.0.0.1:{port}"), "--auth-key"]);
-        command.arg(format!("{},{}", Self::ACCESS_KEY, Self::SECRET_KEY)).arg(dir.path());
+        command.arg(Self::KEYS.join(",")).arg(dir.path());
         let running = Running::start("rclone", command, START_MAX, || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { _running: running, port, _dir: dir }
+    }
+
+    /// Where the server answers.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The URL of a prefix in its bucket.
+    pub fn url(&self, prefix: &str) -> BucketUrl {
+        let text = format!("s3://{}/{prefix}?endpoint={}&region=us-east-1", Self::BUCKET, self.endpoint());
+        text.parse().expect("a URL made of known parts")
     }
 
     /// A prefix in its bucket, opened.
@@ -196,10 +213,9 @@ impl LyingS3 {
     /// # Panics
     /// If the client cannot be set up.
     pub fn bucket(&self, prefix: &str) -> Bucket {
-        let url = format!("s3://{}/{prefix}?endpoint=http://127.0.0.1:{}&region=us-east-1", Self::BUCKET, self.port);
-        let s3_key = S3Key { id: Self::ACCESS_KEY.to_owned(), secret: Self::SECRET_KEY.to_owned() };
-        let options = BucketOptions { s3_key: Some(s3_key), ..BucketOptions::default() };
-        Bucket::open(&url.parse().expect("a URL made of known parts"), &options).expect("a client for the server")
+        let [id, secret] = Self::KEYS.map(str::to_owned);
+        let options = BucketOptions { s3_key: Some(S3Key { id, secret }), ..BucketOptions::default() };
+        Bucket::open(&self.url(prefix), &options).expect("a client for the server")
     }
 }
 

@@ -1,7 +1,8 @@
 //! The suite on every store that is built in or can be installed, and the refusal of one that lies.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use tidemark_bucket::{Attestation, Bucket, BucketOptions, BucketUrl, Check, Error, S3Key, StoreMode, attach_probe};
-use tidemark_conformance::{LyingS3, SeaweedFs, Tls, suite};
+use tidemark_conformance::{Capabilities, LyingS3, NamedStore, SeaweedFs, Tls, suite};
 use tidemark_env::SystemEntropy;
 use tidemark_format::{ErrorKind, ObjectKey};
 
@@ -32,6 +33,53 @@ async fn a_directory_keeps_every_promise() {
 async fn a_real_s3_server_keeps_every_promise() {
     let server = SeaweedFs::start();
     keeps_every_promise(|n| server.bucket(&format!("check/{n}"))).await;
+}
+
+/// Runs `check-store` on a store by name; what it printed.
+fn checked(name: &str) -> String {
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_check-store")).arg(name).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let keeps = name != "rclone";
+    assert_eq!(ran.status.success(), keeps, "{out}{err}");
+    assert_eq!(out.contains("BROKEN"), !keeps, "{out}");
+    out.into_owned()
+}
+
+/// docs/providers.md must say of a store what it was just seen to do.
+fn is_as_documented(out: &str) {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/providers.md")).unwrap();
+    assert!(docs.contains(Capabilities::HEAD), "the table has other columns: run `make providers`");
+    let row = out.lines().find(|line| line.starts_with('|')).unwrap_or_else(|| panic!("no row in {out}"));
+    assert!(docs.lines().any(|line| line == row), "docs/providers.md lacks this row, run `make providers`:\n{row}");
+}
+
+#[test]
+fn an_azure_server_keeps_every_promise_and_is_as_documented() {
+    is_as_documented(&checked("azurite"));
+}
+
+#[test]
+fn what_is_built_in_is_as_documented() {
+    ["memory", "file"].iter().for_each(|name| is_as_documented(&checked(name)));
+}
+
+#[test]
+fn an_s3_server_keeps_every_promise_over_https_and_is_as_documented() {
+    is_as_documented(&checked("seaweedfs-tls"));
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_as_documented() {
+    let out = checked("rclone");
+    assert!(out.contains("refused"), "{out}");
+    is_as_documented(&out);
+}
+
+#[test]
+fn a_store_of_no_known_name_is_refused_with_those_there_are() {
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_check-store")).arg("minio").output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success() && NamedStore::NAMES.iter().all(|name| said.contains(name)), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

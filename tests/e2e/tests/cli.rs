@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
+use tidemark_conformance::LyingS3;
 use tidemark_e2e::sample::{BASE, LOG, path};
 use tidemark_e2e::{Ran, Tidemark};
 
@@ -335,4 +336,22 @@ fn a_fenced_ingestion_exits_11() {
     std::io::Read::read_to_string(&mut first.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(11), "{said}");
     assert!(said.contains("hint: another writer has taken over"), "{said}");
+}
+
+#[test]
+fn a_store_that_lies_is_refused_at_attach_with_the_promise_that_it_broke() {
+    let server = LyingS3::start();
+    let (url, [id, secret]) = (server.url("domain").to_string(), LyingS3::KEYS);
+    let tidemark = tidemark().env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+    let create = ["domain", "create", &url, "--name", "lied-to"];
+    let ran = tidemark.run(create);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    let (error, hint) = ran.stderr.trim_end().split_once('\n').unwrap();
+    let says = format!("error: cannot attach {url}: create-if-absent of an object that exists succeeds");
+    assert_eq!(error, says);
+    assert_eq!(hint, "hint: use a store with conditional writes, or attest that there is only ever one writer");
+    // Nothing was made: the same command refuses again, and not because there is a domain.
+    assert_eq!(tidemark.run(create).stderr, ran.stderr);
+    let attested = tidemark.json([&create[..], &["--attest-single-writer"]].concat());
+    assert_eq!(attested["mode"], "attested-single");
 }

@@ -8,26 +8,26 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use tidemark_env::{Clock, SystemClock};
 
-/// The path of an installed store.
+/// The path of an installed store, below `.tools/`.
 ///
 /// # Panics
 /// If it is missing, with the command that installs it.
-pub(super) fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = root.join(".tools/stores/bin").join(name);
+    let path = root.join(".tools").join(name);
     assert!(path.exists(), "{name} is not installed at {}\nhint: run tests/stores/install.sh", path.display());
     path.canonicalize().expect("it exists")
 }
 
 /// Ports that nobody listened on a moment ago, all different.
-pub(super) fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let bound: Vec<_> = (0..N).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port on loopback")).collect();
     std::array::from_fn(|i| bound[i].local_addr().expect("a bound socket has an address").port())
 }
 
 /// A server and the shell that guards it.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     guard: Child,
 }
 
@@ -36,7 +36,7 @@ impl Running {
     ///
     /// # Panics
     /// If the server ends or takes longer than `longest`, with the end of what it printed.
-    pub(super) fn start(name: &str, command: Command, longest: Duration, mut ready: impl FnMut() -> bool) -> Self {
+    pub(crate) fn start(name: &str, command: Command, longest: Duration, mut ready: impl FnMut() -> bool) -> Self {
         // The shell keeps no pipe open but its input, so the end of the server's output means the end of the server.
         const GUARD: &str =
             r#""$@" </dev/null & server=$!; exec 2>/dev/null; cat >/dev/null; kill -9 $server; wait $server"#;
@@ -71,7 +71,7 @@ impl Running {
         }
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // Closing its input makes the guard kill the server and end.
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
