@@ -37,7 +37,7 @@ pub struct DiskSpec {
     /// elsewhere and a tap sends what changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
-    /// Its size, whole blocks of 512 bytes. Absent: that of the primary, or of what a tap is attached to.
+    /// Its size, whole blocks of 512 bytes. Absent: that which it has in the domain already, or else that of the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
     /// When writes are acknowledged. Absent: as the domain's settings say.

@@ -32,7 +32,7 @@ pub(super) struct AddArgs {
     /// Raw file, block device or NBD URI with its contents; leave it out for a disk that a tap follows
     #[arg(long, value_name = "PATH")]
     primary: Option<String>,
-    /// Its size; leave it out to take that of the primary or of the tapped disk
+    /// Its size; leave it out to take that of the primary; a new disk that a tap follows needs it
     #[arg(long, value_name = "BYTES", value_parser = disk_size)]
     size: Option<u64>,
     /// When its writes are acknowledged; leave it out to follow the domain's settings
