@@ -108,8 +108,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "mount", "nbd"]
-        None => ["ingest", "requests", "open", "log-store", "mount"]
+        None => ["ingest", "requests", "open", "log-store", "mount", "nbd"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
