@@ -200,6 +200,11 @@ impl DomainWriter {
         self.shared.log().disks().states().to_vec()
     }
 
+    /// Time of [`Self::last_lsn`].
+    pub fn last_time(&self) -> TimeNs {
+        self.shared.log().last_time()
+    }
+
     /// Newest LSN given to a write or event.
     pub fn last_lsn(&self) -> Lsn {
         self.shared.log().last_lsn()

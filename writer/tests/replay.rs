@@ -1,5 +1,7 @@
 //! Replaying what a replication log acknowledged earlier, with the positions and times that it has there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use bytes::Bytes;

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("writer", 3),
     ("reader", 3),
     ("gc", 3),
+    ("writer/replication", 4),
     ("fuse-mount", 4),
     ("appliances/io-filter", 4),
     ("appliances/qemu", 4),

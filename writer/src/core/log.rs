@@ -215,6 +215,9 @@ impl Log {
     pub(crate) fn last_lsn(&self) -> Lsn {
         Lsn::new(self.next_lsn.get() - 1)
     }
+    pub(crate) fn last_time(&self) -> TimeNs {
+        self.last_time
+    }
     pub(crate) fn committed(&self) -> Lsn {
         self.committed
     }

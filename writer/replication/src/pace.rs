@@ -1,0 +1,144 @@
+//! How fast: uploads keep to a limit, background replication to what the guest and the log bear.
+
+use crate::shared::Shared;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tidemark_bucket::{MeterSnapshot, Op};
+use tidemark_format::KeyFamily;
+use tidemark_rates::{Limit, SeedControl, SeedOptions, TokenBucket};
+
+/// Uploads may run ahead of their limit by this much: about a segment.
+const UPLOAD_BURST_BYTES: u64 = 8 << 20;
+/// Background replication reads so much at once.
+const SEED_BURST_BYTES: u64 = 2 << 20;
+/// Limits may change: nobody sleeps longer than this.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(crate) struct Pace {
+    state: Mutex<State>,
+}
+
+struct State {
+    uploads: TokenBucket,
+    /// Uploaded bytes that are paid for.
+    uploaded_bytes: u64,
+    control: SeedControl,
+    seeding: TokenBucket,
+}
+
+impl Pace {
+    pub(crate) fn new(seed: SeedOptions, now: Duration) -> tidemark_rates::Result<Self> {
+        let state = State {
+            uploads: TokenBucket::new(Limit::Unlimited, UPLOAD_BURST_BYTES, now)?,
+            uploaded_bytes: 0,
+            control: SeedControl::new(seed, now)?,
+            seeding: TokenBucket::new(Limit::Unlimited, SEED_BURST_BYTES, now)?,
+        };
+        Ok(Self { state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_upload_limit(&self, limit: Limit, now: Duration) {
+        self.state().uploads.set_limit(limit, now);
+    }
+
+    pub(crate) fn set_seed_options(&self, options: SeedOptions) -> tidemark_rates::Result<()> {
+        self.state().control.set_options(options)
+    }
+
+    /// A guest's write was acknowledged after `latency`, without what it was held for.
+    pub(crate) fn guest_write(&self, latency: Duration, now: Duration) {
+        self.state().control.guest_write(latency, now);
+    }
+
+    /// How long to wait before more is shipped, given what was uploaded in all.
+    fn upload_delay(&self, uploaded_bytes: u64, now: Duration) -> Duration {
+        let mut state = self.state();
+        let news = uploaded_bytes.saturating_sub(state.uploaded_bytes);
+        state.uploaded_bytes = uploaded_bytes;
+        state.uploads.take(news, now);
+        state.uploads.delay(1, now)
+    }
+
+    /// How long to wait before `bytes` of a disk are read. Zero takes them.
+    fn seed_delay(&self, bytes: u64, seed_share: f64, now: Duration) -> Duration {
+        let mut state = self.state();
+        let rate = state.control.rate(seed_share, now);
+        state.seeding.set_limit(Limit::AtMost(rate), now);
+        let delay = state.seeding.delay(bytes, now);
+        if delay.is_zero() {
+            state.seeding.take(bytes, now);
+            state.control.seeded(bytes, now);
+        }
+        delay
+    }
+}
+
+/// Waits while uploads are ahead of their limit.
+pub(crate) async fn before_shipping(shared: &Shared) {
+    loop {
+        let uploaded = uploaded_bytes(&shared.bucket.meter().snapshot());
+        let delay = shared.pace.upload_delay(uploaded, shared.env.clock.monotonic());
+        if delay.is_zero() {
+            return;
+        }
+        tokio::time::sleep(delay.min(LOOK)).await;
+    }
+}
+
+/// Waits until background replication may read so much.
+pub(crate) async fn before_seeding(shared: &Shared, bytes: u64) {
+    loop {
+        let seed_share = shared.state().throttle.signals().seed_share;
+        let delay = shared.pace.seed_delay(bytes, seed_share, shared.env.clock.monotonic());
+        if delay.is_zero() {
+            return;
+        }
+        tokio::time::sleep(delay.min(LOOK)).await;
+    }
+}
+
+/// Bytes of log and base objects that were put.
+fn uploaded_bytes(meter: &MeterSnapshot) -> u64 {
+    [KeyFamily::Log, KeyFamily::Base].into_iter().map(|family| meter.get(Op::Put, family).bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_rates::Rate;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn uploads_wait_for_what_was_uploaded_already() {
+        let pace = Pace::new(SeedOptions::default(), Duration::ZERO).unwrap();
+        assert_eq!(pace.upload_delay(1 << 30, Duration::ZERO), Duration::ZERO, "there is no limit");
+        pace.set_upload_limit(Limit::AtMost(Rate::new(MIB)), Duration::ZERO);
+        assert_eq!(pace.upload_delay((1 << 30) + 4 * MIB, Duration::ZERO), Duration::ZERO, "a burst");
+        let delay = pace.upload_delay((1 << 30) + 24 * MIB, Duration::ZERO);
+        assert!((Duration::from_secs(15)..Duration::from_secs(17)).contains(&delay), "{delay:?}");
+        assert_eq!(pace.upload_delay((1 << 30) + 24 * MIB, delay), Duration::ZERO, "it is paid for");
+    }
+
+    #[test]
+    fn seeding_stands_still_when_the_log_fills_and_keeps_to_its_maximum() {
+        let options = SeedOptions { rate_max: Rate::new(4 * MIB), ..SeedOptions::default() };
+        let pace = Pace::new(options, Duration::ZERO).unwrap();
+        let mut now = Duration::from_secs(60);
+        let burst = (0..100).take_while(|_| pace.seed_delay(MIB, 0.0, now).is_zero()).count() as u64;
+        assert!(burst * MIB <= SEED_BURST_BYTES, "nothing is left for it but a burst");
+        let (from, mut read) = (now, 0);
+        while read < 64 * MIB {
+            match pace.seed_delay(MIB, 1.0, now) {
+                Duration::ZERO => read += MIB,
+                delay => now += delay,
+            }
+        }
+        let took = now - from;
+        assert!(took >= Duration::from_secs(15), "64 MiB at 4 MiB/s took {took:?}");
+    }
+}
