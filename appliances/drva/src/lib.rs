@@ -5,11 +5,23 @@
 //! Not here: the command line, and the wire types (`tidemark-api`).
 
 pub mod api;
+mod appliance;
+mod bookmark;
+mod compare;
 pub mod config;
 mod control;
+mod disk;
 mod error;
 pub mod events;
+mod exports;
+mod host;
+mod import;
+mod inventory;
 pub mod notify;
+mod run;
+mod tap;
+mod volume;
 
 pub use control::{Answer, Control};
 pub use error::{Error, Result};
+pub use run::run;

@@ -1,6 +1,6 @@
 //! `tidemark drva`: the appliance that protects running VMs, and everything that can be asked of it.
 //!
-//! All but `check` use only the control API of the appliance that listens on the socket.
+//! All but `run` and `check` use only the control API of the appliance that listens on the socket.
 
 mod args;
 mod disk;
@@ -12,6 +12,7 @@ mod settings;
 mod status;
 mod text;
 
+use crate::context::interrupted;
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
@@ -19,6 +20,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use tidemark_api::{Client, DRVA_SOCKET};
 use tidemark_drva::config::Config;
+use tidemark_env::Env;
 
 /// Run and control a DR virtual appliance
 ///
@@ -34,8 +36,10 @@ pub(crate) struct DrvaArgs {
 
 #[derive(Debug, Subcommand)]
 enum DrvaCommand {
+    /// Run the appliance until SIGINT or SIGTERM; what is acknowledged then is brought where it belongs first
+    Run(ConfigArgs),
     /// Say whether a configuration file can work
-    Check(CheckArgs),
+    Check(ConfigArgs),
     /// Show how the appliance, its domains and disks are doing
     Status(status::StatusArgs),
     /// Show what happened lately
@@ -70,9 +74,8 @@ enum DrvaCommand {
     Limits(settings::LimitsArgs),
 }
 
-/// Say whether a configuration file can work
 #[derive(Debug, Args)]
-struct CheckArgs {
+struct ConfigArgs {
     /// The file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -89,6 +92,7 @@ struct Checked {
 pub(crate) async fn run(args: DrvaArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let client = Client::new(args.socket);
     match args.command {
+        DrvaCommand::Run(args) => serve(args, ui).await,
         DrvaCommand::Check(args) => check(args, ui),
         DrvaCommand::Status(args) => status::run(args, &client, ui).await,
         DrvaCommand::Events(args) => events::run(args, &client, ui).await,
@@ -107,7 +111,15 @@ pub(crate) async fn run(args: DrvaArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     }
 }
 
-fn check(args: CheckArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+async fn serve(args: ConfigArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+    let stop = interrupted();
+    let config = Config::load(&args.config)?;
+    ui.say(format!("appliance {}; its control socket is {}", config.appliance.name, config.appliance.socket.display()));
+    tidemark_drva::run(config, Env::system(), stop).await?;
+    Ok(Outcome::Done)
+}
+
+fn check(args: ConfigArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let config = Config::load(&args.config)?;
     let checked = Checked {
         config: args.config.display().to_string(),

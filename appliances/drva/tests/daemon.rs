@@ -1,0 +1,345 @@
+//! The whole appliance in this process: a real log store file, a bucket in a directory, and QEMU's own tools as the guest.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tidemark_api::{
+    BookmarkLevel, BookmarkRequest, Client, DiskAddress, DiskState, DomainState, DrainRequest, EventQuery, ModeRequest,
+    ProtectionMode, ResizeRequest, SeedRequest, SeedSource,
+};
+use tidemark_bucket::{Bucket, BucketOptions};
+use tidemark_drva::config::Config;
+use tidemark_env::Env;
+use tidemark_reader::{Domain, PointSpec, ReaderOptions};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Directories of one appliance, which may be run many times.
+struct Site {
+    dir: TempDir,
+    config: String,
+}
+
+/// A running appliance.
+struct Running {
+    client: Client,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<tidemark_drva::Result<()>>,
+}
+
+impl Site {
+    fn new(disks: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().display();
+        let config = format!(
+            r#"
+            [appliance]
+            name = "test"
+            state = "{at}/state"
+            socket = "{at}/api.sock"
+            fence_check = "1s"
+            [log_store]
+            path = "{at}/lun"
+            size = "256MiB"
+            [nbd]
+            socket = "{at}/nbd.sock"
+            [defaults]
+            rpo = "100ms"
+            [[domain]]
+            name = "shop"
+            url = "{at}/bucket"
+            create = true
+            {disks}
+            "#
+        );
+        Self { dir, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A primary with something on it.
+    fn primary(&self, name: &str, size_bytes: u64) -> PathBuf {
+        let path = self.path(name);
+        let mut bytes = vec![0; size_bytes as usize];
+        for (n, page) in bytes.chunks_mut(4096).enumerate().filter(|(n, _)| n % 3 == 0) {
+            page.fill(n as u8);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn start(&self) -> Running {
+        let config = Config::parse("drva.toml", &self.config).unwrap_or_else(|e| panic!("{e}"));
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(tidemark_drva::run(config, Env::system(), async move {
+            let _ = stopped.await;
+        }));
+        Running { client: Client::new(self.path("api.sock")), stop, ended }
+    }
+
+    /// What the bucket has of a disk at its latest point.
+    async fn restored(&self, disk: &str) -> Vec<u8> {
+        self.restored_at(disk, "latest").await
+    }
+
+    async fn restored_at(&self, disk: &str, point: &str) -> Vec<u8> {
+        let url = self.path("bucket").display().to_string().parse().unwrap();
+        let bucket = Bucket::open(&url, &BucketOptions::default()).unwrap();
+        let env = Env::system();
+        let domain = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await.unwrap();
+        let timeline = domain.timeline();
+        let point: PointSpec = point.parse().unwrap();
+        let at = timeline.resolve(&point, env.clock.wall()).unwrap();
+        let found = timeline.find_disk("web", disk, at.lsn).expect("the disk is there");
+        let image = domain.disk(found.id, at.lsn).await.unwrap();
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < image.size_bytes() {
+            let len = (image.size_bytes() - bytes.len() as u64).min(4 * MIB);
+            bytes.extend_from_slice(&image.read(bytes.len() as u64, len as usize).await.unwrap());
+        }
+        bytes
+    }
+
+    /// QEMU's I/O tool on an export.
+    async fn qemu_io(&self, disk: &str, commands: &[&str]) {
+        let image = format!("nbd+unix:///shop/web/{disk}?socket={}", self.path("nbd.sock").display());
+        let mut command = Command::new("qemu-io");
+        command.args(["-f", "raw", "-t", "none"]);
+        for line in commands {
+            command.args(["-c", line]);
+        }
+        let output = run(command.arg(image)).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !text.contains("failed") && !text.contains("error"), "{text}");
+    }
+}
+
+async fn run(command: &mut Command) -> Output {
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = spawned.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+impl Running {
+    /// Waits until a disk is as wanted.
+    async fn until(&self, disk: &str, wanted: impl Fn(&DiskState) -> bool) {
+        let address = address(disk);
+        let reached = async {
+            loop {
+                match self.client.disk(&address).await {
+                    Ok(status) if wanted(&status.state) => return,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+            panic!("{disk} is {:?}, {:?}", self.client.disk(&address).await, self.client.status().await);
+        }
+    }
+
+    async fn protected(&self, disk: &str) {
+        self.until(disk, |state| matches!(state, DiskState::Protected)).await;
+    }
+
+    /// Waits until a kind of event has come so many times.
+    async fn events(&self, kind: &str, times: usize) {
+        let came = async {
+            loop {
+                let page = self.client.events(EventQuery::default()).await.unwrap();
+                if page.events.iter().filter(|event| event.kind == kind).count() >= times {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, came).await.unwrap_or_else(|_| panic!("{kind} did not come {times} times"));
+    }
+
+    async fn drain(&self) {
+        let drained = self.client.drain("shop", DrainRequest { timeout_ms: 60_000 }).await.unwrap();
+        assert!(drained.complete, "{drained:?}");
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.ended.await.unwrap().unwrap();
+    }
+
+    /// As close to a crash as one process allows: nothing is settled, nothing is said.
+    async fn crash(self) {
+        self.ended.abort();
+        let _ = self.ended.await;
+    }
+}
+
+fn address(disk: &str) -> DiskAddress {
+    DiskAddress { domain: "shop".into(), vm: "web".into(), disk: disk.into() }
+}
+
+fn one_disk(mode: &str) -> Site {
+    let mut site = Site::new("");
+    let primary = site.primary("root.img", 8 * MIB);
+    site.config += &format!(
+        "[[domain.disk]]\nvm = \"web\"\ndisk = \"root\"\nprimary = \"{}\"\nmode = \"{mode}\"\n",
+        primary.display()
+    );
+    site
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_seeded_protected_and_the_same_in_log_primary_and_bucket() {
+    for mode in ["write-through", "write-back"] {
+        let site = one_disk(mode);
+        let drva = site.start();
+        drva.protected("root").await;
+        let commands =
+            ["write -P 1 0 64k", "write -P 2 512 1k", "write -z 1M 64k", "discard 2M 64k", "flush", "write -P 3 4M 1M"];
+        site.qemu_io("root", &commands).await;
+        // What was written is read, wherever it is.
+        site.qemu_io("root", &["read -P 2 512 1k", "read -P 0 1M 64k", "read -P 0 2M 64k", "read -P 3 4M 1M"]).await;
+        let made = drva.client.bookmark("shop", &bookmark("half")).await.unwrap();
+        site.qemu_io("root", &["write -P 9 0 8M"]).await;
+        drva.drain().await;
+        let half = site.restored_at("root", "bookmark:half").await;
+        assert_eq!((half[0], half[512], half[1536], half[4 << 20]), (1, 2, 1, 3), "{mode}");
+        assert_eq!(
+            half[9 * 4096 + (5 << 20)],
+            ((5 << 20) / 4096 + 9) as u8 * u8::from(((5 << 20) / 4096 + 9) % 3 == 0)
+        );
+        assert!(made.lsn > 0);
+        drva.stop().await;
+        let primary = std::fs::read(site.path("root.img")).unwrap();
+        assert!(primary.iter().all(|byte| *byte == 9), "{mode}: all is on the primary after a clean stop");
+        assert!(site.restored("root").await == primary, "{mode}");
+    }
+}
+
+fn bookmark(name: &str) -> BookmarkRequest {
+    serde_json::from_value(serde_json::json!({ "name": name, "level": BookmarkLevel::Crash })).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_appliance_that_comes_back_goes_on_from_its_log_store() {
+    let site = one_disk("write-back");
+    let drva = site.start();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 5 0 4M"]).await;
+    drva.crash().await;
+    let drva = restarted(&site).await;
+    site.qemu_io("root", &["read -P 5 0 4M", "write -P 6 1M 64k"]).await;
+    drva.drain().await;
+    drva.stop().await;
+    let primary = std::fs::read(site.path("root.img")).unwrap();
+    assert_eq!((primary[0], primary[1 << 20], primary[(1 << 20) + (64 << 10)]), (5, 6, 5));
+    assert!(site.restored("root").await == primary);
+}
+
+/// Starts anew once the tasks of a crashed appliance have let go.
+async fn restarted(site: &Site) -> Running {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let drva = site.start();
+        let served = async {
+            while drva.client.disk(&address("root")).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let ended = async {
+            while !drva.ended.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = served => return drva,
+            () = ended => assert!(tokio::time::Instant::now() < deadline, "{:?}", drva.ended.await),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_come_change_and_go_while_others_are_served() {
+    let site = one_disk("write-through");
+    let drva = site.start();
+    drva.protected("root").await;
+    let data = site.primary("data.img", 4 * MIB);
+    let spec = serde_json::json!({ "vm": "web", "disk": "data", "primary": data, "mode": "write-back" });
+    drva.client.disk_add("shop", &serde_json::from_value(spec).unwrap()).await.unwrap();
+    drva.protected("data").await;
+    site.qemu_io("data", &["write -P 7 0 1M"]).await;
+    let changed =
+        drva.client.disk_mode(&address("data"), ModeRequest { mode: ProtectionMode::WriteThrough }).await.unwrap();
+    assert_eq!(changed.mode, ProtectionMode::WriteThrough);
+    let grown = ResizeRequest { size_bytes: 6 * MIB, allow_shrink: false };
+    assert_eq!(drva.client.disk_resize(&address("data"), grown).await.unwrap().size_bytes, 6 * MIB);
+    site.qemu_io("data", &["write -P 8 5M 1M", "read -P 0 4M 1M"]).await;
+    let refused = ResizeRequest { size_bytes: MIB, allow_shrink: false };
+    assert!(drva.client.disk_resize(&address("data"), refused).await.is_err());
+    drva.drain().await;
+    let restored = site.restored("data").await;
+    assert_eq!((restored.len() as u64, restored[0], restored[5 << 20]), (6 * MIB, 7, 8));
+    drva.client
+        .disk_remove(
+            &address("data"),
+            serde_json::from_str("{\"drain_timeout_ms\": 60000, \"discard_pending\": false}").unwrap(),
+        )
+        .await
+        .unwrap();
+    assert!(drva.client.disk(&address("data")).await.is_err());
+    site.qemu_io("root", &["write -P 1 0 4k"]).await;
+    let status = drva.client.domain("shop").await.unwrap();
+    assert!(matches!(status.state, DomainState::Replicating), "{:?}", status.state);
+    drva.stop().await;
+    // What was added and removed by commands is remembered.
+    let drva = site.start();
+    drva.protected("root").await;
+    assert!(drva.client.disk(&address("data")).await.is_err());
+    drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_was_brought_here_seeds_a_disk_and_what_differs_is_logged() {
+    let site = one_disk("write-through");
+    let mut image = std::fs::read(site.path("root.img")).unwrap();
+    image[3 << 20..4 << 20].fill(99);
+    std::fs::write(site.path("old.img"), &image).unwrap();
+    let drva = site.start();
+    drva.protected("root").await;
+    let source = SeedSource::Image { path: site.path("old.img").display().to_string() };
+    drva.client.seed(&address("root"), &SeedRequest { source }).await.unwrap();
+    drva.events("disk-protected", 2).await;
+    drva.drain().await;
+    let primary = std::fs::read(site.path("root.img")).unwrap();
+    assert!(site.restored("root").await == primary);
+    drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_primary_stops_its_own_domain_alone() {
+    let mut site = one_disk("write-through");
+    site.config += &format!(
+        "[[domain]]\nname = \"lab\"\nurl = \"{}\"\ncreate = true\n[[domain.disk]]\nvm = \"x\"\ndisk = \"y\"\nprimary = \"/no/such/disk\"\n",
+        site.path("other").display()
+    );
+    let drva = site.start();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 4k"]).await;
+    let lab = drva.client.domain("lab").await.unwrap();
+    let DomainState::Offline { reason, .. } = lab.state else { panic!("{:?}", lab.state) };
+    assert!(reason.contains("/no/such/disk"), "{reason}");
+    drva.stop().await;
+}
+
+#[test]
+fn the_tools_that_play_the_guest_are_installed() {
+    for tool in ["qemu-io", "qemu-img"] {
+        assert!(Path::new("/usr/bin").join(tool).exists(), "{tool}");
+    }
+}
