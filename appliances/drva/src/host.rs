@@ -123,7 +123,8 @@ impl Host {
                 }
                 Err(error) => {
                     let why = error.with_sources();
-                    let again = error.kind() == ErrorKind::Retry;
+                    // Rights, buckets and disks are mended by people, and then it goes on. Lost data is not.
+                    let again = error.kind() != ErrorKind::DataLoss;
                     let severity = if again { Severity::Warning } else { Severity::Error };
                     self.event(severity, "domain-not-open", format!("cannot open the domain: {why}"));
                     if !again {

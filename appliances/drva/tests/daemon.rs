@@ -90,14 +90,17 @@ impl Site {
         self.restored_at(disk, "latest").await
     }
 
-    async fn restored_at(&self, disk: &str, point: &str) -> Vec<u8> {
+    async fn reader(&self) -> Domain {
         let url = self.path("bucket").display().to_string().parse().unwrap();
         let bucket = Bucket::open(&url, &BucketOptions::default()).unwrap();
-        let env = Env::system();
-        let domain = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await.unwrap();
+        Domain::open(bucket.read_only(), ReaderOptions::default(), Env::system()).await.unwrap()
+    }
+
+    async fn restored_at(&self, disk: &str, point: &str) -> Vec<u8> {
+        let domain = self.reader().await;
         let timeline = domain.timeline();
         let point: PointSpec = point.parse().unwrap();
-        let at = timeline.resolve(&point, env.clock.wall()).unwrap();
+        let at = timeline.resolve(&point, Env::system().clock.wall()).unwrap();
         let found = timeline.find_disk("web", disk, at.lsn).expect("the disk is there");
         let image = domain.disk(found.id, at.lsn).await.unwrap();
         let mut bytes = Vec::new();
@@ -335,6 +338,42 @@ async fn a_broken_primary_stops_its_own_domain_alone() {
     let DomainState::Offline { reason, .. } = lab.state else { panic!("{:?}", lab.state) };
     assert!(reason.contains("/no/such/disk"), "{reason}");
     drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_an_outage_longer_than_the_log_makes_a_gap_and_the_guest_goes_on() {
+    let mut site = one_disk("write-back");
+    site.config = site
+        .config
+        .replace("[defaults]", "[defaults]\nlog_max = \"64MiB\"")
+        .replace("[[domain]]", "[defaults.throttle]\nlatency_max = \"10ms\"\n[[domain]]");
+    let drva = site.start();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 8M", "flush"]).await;
+    drva.client.bookmark("shop", &bookmark("before")).await.unwrap();
+    // The bucket is away: something else is in its place.
+    std::fs::rename(site.path("bucket"), site.path("away")).unwrap();
+    std::fs::write(site.path("bucket"), "no directory").unwrap();
+    for value in 2..26 {
+        site.qemu_io("root", &[&format!("write -P {value} 0 8M")]).await;
+    }
+    drva.until("root", |state| matches!(state, DiskState::Gap { .. })).await;
+    site.qemu_io("root", &["write -P 99 2M 1M", "read -P 99 2M 1M", "read -P 25 4M 4M"]).await;
+    std::fs::remove_file(site.path("bucket")).unwrap();
+    std::fs::rename(site.path("away"), site.path("bucket")).unwrap();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 77 1M 64k"]).await;
+    drva.drain().await;
+    let before = site.restored_at("root", "bookmark:before").await;
+    assert!(before.iter().all(|byte| *byte == 1), "points before the gap stay");
+    drva.stop().await;
+    let primary = std::fs::read(site.path("root.img")).unwrap();
+    assert_eq!((primary[0], primary[1 << 20], primary[2 << 20]), (25, 77, 99));
+    assert!(site.restored("root").await == primary, "the gap is closed");
+    let timeline = site.reader().await.timeline();
+    let [gap] = timeline.gaps() else { panic!("{:?}", timeline.gaps()) };
+    let inside = site.reader().await.disk(gap.disk, gap.recorded.lsn).await;
+    assert!(inside.is_err(), "a point in the gap is not offered");
 }
 
 #[test]

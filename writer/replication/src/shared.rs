@@ -123,12 +123,13 @@ impl Shared {
         Ok(to)
     }
 
-    /// Takes note of an error that ends or interrupts shipping.
+    /// Takes note of an error that ends or interrupts shipping. What people can mend, such as rights or a bucket that is
+    /// not there, leaves guests alone as an outage does.
     pub(crate) fn give_up(&self, error: &Error) -> Result<Phase> {
-        let cause = match error.kind() {
-            ErrorKind::Retry => Cause::Unreachable,
-            ErrorKind::Fenced => Cause::ClaimLost,
-            _ => Cause::Broken,
+        let cause = match (error, error.kind()) {
+            (Error::Log { .. } | Error::Ledger { .. }, _) | (_, ErrorKind::DataLoss) => Cause::Broken,
+            (_, ErrorKind::Fenced) => Cause::ClaimLost,
+            _ => Cause::Unreachable,
         };
         self.enter(cause, with_sources(error))
     }

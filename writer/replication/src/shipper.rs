@@ -13,7 +13,7 @@ use crate::shared::{Shared, State};
 use crate::{keeper, pace};
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_format::{ErrorKind, EventBody, Lsn, ObjectKey};
+use tidemark_format::{EventBody, Lsn, ObjectKey};
 use tidemark_writer::{DiskTable, DomainWriter, FenceCause, Submission};
 
 /// Ships until the domain is closed.
@@ -36,7 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let Err(error) = outcome else { continue };
         // It may have moved on by itself meanwhile: closed, say.
         let _ = shared.give_up(&error);
-        if error.kind() == ErrorKind::Retry {
+        if shared.state().phase == Phase::Offline {
             let wait = Duration::from_millis(pause_ms);
             pause_ms = (2 * pause_ms).min(shared.options.retry_ms_max);
             let _ = tokio::time::timeout(wait, shared.wait_until(|state| state.phase == Phase::Closed)).await;
