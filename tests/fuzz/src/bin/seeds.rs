@@ -15,7 +15,7 @@ fn main() -> io::Result<()> {
         fs::create_dir_all(&dir)?;
         fs::write(dir.join(name), bytes)
     };
-    for file in fs::read_dir(vectors)? {
+    for file in fs::read_dir(&vectors)? {
         let path = file?.path();
         let (Some(name), Some("bin")) =
             (path.file_stem().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
@@ -34,6 +34,7 @@ fn main() -> io::Result<()> {
             put_sections(name, &mut Parts::split(&bytes), &put)?;
         }
     }
+    put_log_store(&Path::new(&vectors).join("logstore"), &put)?;
     put("logwrites", "small", &write_log())?;
     let (epoch, seq) = (Epoch::new(42), Seq::new(7));
     let keys = [
@@ -49,6 +50,27 @@ fn main() -> io::Result<()> {
         put("names", key.family().name(), key.to_string().as_bytes())?;
     }
     put("names", "domain", DomainId::new(*b"0123456789abcdef").to_string().as_bytes())
+}
+
+/// Structures of a log store behind a byte that says which, once as they are and once to be sealed again.
+fn put_log_store(dir: &Path, put: &impl Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    for file in fs::read_dir(dir)? {
+        let path = file?.path();
+        let (Some(name), Some("bin")) =
+            (path.file_stem().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
+        else {
+            continue;
+        };
+        let of = name.strip_prefix("bad-").unwrap_or(name);
+        let kind = ["label", "table", "batch"].iter().position(|kind| of.starts_with(kind)).unwrap_or(0) as u8;
+        let bytes = fs::read(&path)?;
+        // Zeros that fill up the last page only slow down.
+        let len = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        for (suffix, kind) in [("", 2 * kind), ("-resealed", 2 * kind + 1)] {
+            put("logstore", &format!("{name}{suffix}"), &[&[kind], &bytes[..len]].concat())?;
+        }
+    }
+    Ok(())
 }
 
 /// A write log of a write, a discard, a mark and a flush.
