@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-30}
 [ $# -eq 0 ] || shift
-targets=${*:-names header segment index events cut frame records genesis logwrites logstore}
+targets=${*:-names header segment index events cut frame records genesis logwrites logstore nbd}
 
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 export RUSTC_BOOTSTRAP=1

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::{env, fs, io};
 use tidemark_format::{DomainId, Epoch, ObjectKey, Role, Seq};
 use tidemark_fuzz::forge::Parts;
+use tidemark_io_filter::nbd::wire::{self, Framing, RequestHeader, command, command_flag, option};
 
 fn main() -> io::Result<()> {
     let mut args = env::args().skip(1);
@@ -36,6 +37,9 @@ fn main() -> io::Result<()> {
     }
     put_log_store(&Path::new(&vectors).join("logstore"), &put)?;
     put("logwrites", "small", &write_log())?;
+    for (name, bytes) in connections() {
+        put("nbd", &name, &bytes)?;
+    }
     let (epoch, seq) = (Epoch::new(42), Seq::new(7));
     let keys = [
         ObjectKey::Genesis,
@@ -71,6 +75,55 @@ fn put_log_store(dir: &Path, put: &impl Fn(&str, &str, &[u8]) -> io::Result<()>)
         }
     }
     Ok(())
+}
+
+/// What NBD clients send, after a byte that says how: see the target.
+fn connections() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for (how, framing) in [Framing::Simple, Framing::Structured, Framing::Extended].into_iter().enumerate() {
+        let mut bytes = Vec::new();
+        let mut ask = |command: u16, flags: u16, offset: u64, len: u64, data: &[u8]| {
+            let payload = framing == Framing::Extended && command == command::WRITE;
+            let flags = flags | if payload { command_flag::PAYLOAD_LEN } else { 0 };
+            RequestHeader { flags, command, cookie: 7, offset, len }.encode(framing, &mut bytes);
+            bytes.extend_from_slice(data);
+        };
+        ask(command::WRITE, 0, 0, 512, &[1; 512]);
+        ask(command::WRITE, command_flag::FUA, 100, 10, &[2; 10]);
+        ask(command::READ, 0, 0, 4096, &[]);
+        ask(command::READ, command_flag::DF, 510, 9, &[]);
+        ask(command::WRITE_ZEROES, command_flag::NO_HOLE, 4000, 1000, &[]);
+        ask(command::WRITE_ZEROES, command_flag::FAST_ZERO, 0, 8192, &[]);
+        ask(command::TRIM, 0, 100, 5000, &[]);
+        ask(command::CACHE, 0, 0, 4096, &[]);
+        ask(command::FLUSH, 0, 0, 0, &[]);
+        ask(command::BLOCK_STATUS, 0, 0, 65536, &[]);
+        ask(command::BLOCK_STATUS, command_flag::REQ_ONE, 1, 100, &[]);
+        ask(command::READ, 0, 1 << 40, 512, &[]);
+        ask(command::WRITE, 0, 1 << 40, 16, &[3; 16]);
+        ask(command::DISC, 0, 0, 0, &[]);
+        for piece in 0..4 {
+            let how = how as u8 | piece << 2 | 2 << 4;
+            seeds.push((format!("requests-{how}"), [&[how][..], &bytes].concat()));
+        }
+    }
+    let say = |option: u32, data: &[u8]| {
+        let header = [&wire::OPTION_MAGIC.to_be_bytes()[..], &option.to_be_bytes(), &(data.len() as u32).to_be_bytes()];
+        [&header.concat(), data].concat()
+    };
+    let disk = b"\0\0\0\x04disk";
+    let all = [
+        say(option::LIST, &[]),
+        say(option::STRUCTURED_REPLY, &[]),
+        say(option::LIST_META_CONTEXT, &[&disk[..], &[0; 4]].concat()),
+        say(option::SET_META_CONTEXT, &[&disk[..], b"\0\0\0\x01\0\0\0\x0fbase:allocation"].concat()),
+        say(option::INFO, &[&disk[..], b"\0\x03\0\x01\0\x02\0\x03"].concat()),
+        say(option::EXTENDED_HEADERS, &[]),
+        say(option::STARTTLS, &[]),
+        say(option::EXPORT_NAME, b"disk"),
+    ];
+    seeds.push(("options".to_owned(), [&[1 << 4][..], &all.concat()].concat()));
+    seeds
 }
 
 /// A write log of a write, a discard, a mark and a flush.
