@@ -161,10 +161,15 @@ async fn a_missing_segment_of_a_closed_epoch_is_named() {
 //#
 #[tokio::test]
 async fn a_hole_below_an_acknowledged_lsn_is_an_error_and_above_it_is_the_end() {
-    let log = with_segments(6).await;
-    log.bucket.deleter().delete(&key(1, 3)).await.unwrap();
-    let error = log.open_error().await;
-    assert!(matches!(error, Error::Missing { key: k, .. } if k == key(1, 3)), "{error}");
+    // Also the first of all, where nothing has made the reader look far ahead yet, and as many as an owner has under way.
+    for lost in [1..2, 2..3, 3..4, 5..6, 1..17] {
+        let log = with_segments(lost.end + 1).await;
+        for seq in lost.clone() {
+            log.bucket.deleter().delete(&key(1, seq)).await.unwrap();
+        }
+        let error = log.open_error().await;
+        assert!(matches!(error, Error::Missing { key: k, .. } if k == key(1, lost.start)), "{lost:?} lost: {error}");
+    }
 
     // The same hole, but nobody was told that anything behind it is durable.
     let mut log = LogBuilder::in_memory().await;

@@ -52,6 +52,8 @@ const BATCH_MAX: u64 = 16;
 const WINDOW_MAX: usize = 32;
 /// How often a hole in front of later segments is asked for again: its PUT may have overtaken our GET.
 const HOLE_ASKS_MAX: u32 = 3;
+/// How many segments an owner has under way at most (SPEC.md F-5), so how far behind a lost one to look for others.
+const IN_FLIGHT_MAX: u64 = 16;
 /// How many takeovers during one walk are followed before the end of the log is called provisional.
 const ROUNDS_MAX: u32 = 8;
 
@@ -89,6 +91,8 @@ struct Probe {
     /// An absent or damaged one was met.
     stopped: bool,
     hole_asks: u32,
+    /// Segments behind the end were asked for up to here.
+    looked_to: u64,
 }
 
 /// The search for the log. See the module.
@@ -424,6 +428,7 @@ impl Walk {
             sure_through,
             stopped: false,
             hole_asks: 0,
+            looked_to: 0,
         });
     }
 
@@ -464,6 +469,18 @@ impl Walk {
             let key = ObjectKey::Log { epoch: probe.epoch, seq: Seq::new(missing) };
             if let Some(error) = self.damaged.remove(&key) {
                 return Err(error);
+            }
+            //= SPEC.md#reader-rules
+            //#
+            // One look at the log of an epoch that is new to this reader: polls of a log that it knows do not pay for it.
+            let look_to = missing.saturating_add(IN_FLIGHT_MAX);
+            if !self.chain.is_empty() && probe.looked_to < look_to {
+                for seq in (missing + 1).max(probe.next).max(probe.looked_to + 1)..=look_to {
+                    let key = ObjectKey::Log { epoch: probe.epoch, seq: Seq::new(seq) };
+                    self.queue.push_back(Want { key, must: false });
+                }
+                probe.looked_to = look_to;
+                return Ok(());
             }
             let behind = (probe.epoch, Seq::new(missing))..=(probe.epoch, Seq::new(u64::MAX));
             if self.known.range(behind).next().is_some() && probe.hole_asks < HOLE_ASKS_MAX {
