@@ -5,8 +5,10 @@
 //! Not here: the tests (`tests/`), each file of which shows one of the promises of the whole.
 
 pub mod guest;
+pub mod life;
 pub mod process;
 pub mod sample;
+pub mod second_reader;
 pub mod system;
 
 pub use process::{Mounted, Ran, Tidemark};

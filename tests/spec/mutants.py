@@ -1,0 +1,83 @@
+"""Takes single rules of SPEC.md out of the reader, one at a time, and shows that a test notices.
+
+Works on a copy of the tree below target/mutants, with the build directory of the tree's own as a start. Not part of CI: each mutant
+is a build.
+
+usage: mutants.py [RULE...]"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+# rule: (file, what it says, what it says without the rule, crates whose tests must notice)
+MUTANTS = {
+    "H-2": ("format-spec/src/header.rs", "if bytes[HEADER_HASH_AT..MAC_AT] != computed {", "if false {", "tidemark-format"),
+    "PC-1": ("format-spec/src/column.rs", "if width > 64 || shift > 63 || width + shift > 64 {", "if width > 64 || shift > 63 {",
+             "tidemark-format"),
+    "I-1": ("format-spec/src/index.rs", "if previous.is_some_and(|before| key(&before) >= key(&row)) {", "if false {",
+            "tidemark-format"),
+    "FR-4": ("format-spec/src/frame.rs", "if computed != entry.hash {", "if false {", "tidemark-format"),
+    "E-1": ("format-spec/src/event.rs", "?.ok_or(FormatError::UnknownCriticalEvent { code, lsn })?;",
+            "?.unwrap_or(EventBody::Barrier);", "tidemark-format"),
+    "RC-1": ("format-spec/src/record.rs", "if hash != record_hash(&bytes[..16], body) {", "if false {", "tidemark-format"),
+    "G-1": ("format-spec/src/genesis.rs", 'if text[at..] != format!("{CHECK_LINE}{check}\\"\\n}}\\n") {', "if false {",
+            "tidemark-format"),
+    "O-3": ("reader/src/core/log.rs", "if next.head.header.prev_header_hash != tail.head.header.header_hash {", "if false {",
+            "tidemark-reader"),
+    "R-3": ("reader/src/core/walk.rs", "probe.looked_to < look_to {", "probe.looked_to > look_to {", "tidemark-reader"),
+    "R-6": ("reader/src/image.rs", "if history.consistent_from(at).is_none() {", "if false {", "tidemark-reader"),
+    "R-7": ("reader/src/domain.rs", "if header.header_hash != base.header_hash {", "if false {", "tidemark-reader"),
+}
+
+root = pathlib.Path(__file__).resolve().parents[2]
+copy = root / "target/mutants"
+
+
+def tests(crate):
+    # Warnings about what a rule leaves unused are no failures.
+    command = ["cargo", "nextest", "run", "--no-fail-fast", "-p", crate, "--cargo-quiet", "--final-status-level", "fail"]
+    ran = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    text = ran.stdout + ran.stderr
+    failed = sorted(set(re.findall(r"FAIL \[.*?\] (?:\(.*?\) )?(.+)", text)))
+    built = "Summary [" in text
+    return ran.returncode == 0, built, failed, text
+
+
+def main():
+    wanted = sys.argv[1:] or list(MUTANTS)
+    copy.mkdir(parents=True, exist_ok=True)
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, files):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+    # What the tests run beside cargo, and what is built already of others' crates.
+    (copy / ".tools").exists() or (copy / ".tools").symlink_to(root / ".tools")
+    if not (copy / "target").exists():
+        (copy / "target").mkdir()
+        subprocess.run(["cp", "-a", "--reflink=auto", str(root / "target/debug"), str(copy / "target/debug")], check=True)
+    for crate in sorted({MUTANTS[rule][3] for rule in wanted}):
+        passed, _, failed, text = tests(crate)
+        if not passed:
+            sys.exit(f"{crate} fails without a mutant: {failed}\n{text[-3000:]}")
+    survived = []
+    for rule in wanted:
+        name, said, says, crate = MUTANTS[rule]
+        path = copy / name
+        whole = path.read_text()
+        if whole.count(said) != 1:
+            sys.exit(f"{rule}: {name} says {whole.count(said)} times: {said}")
+        path.write_text(whole.replace(said, says))
+        passed, built, failed, text = tests(crate)
+        path.write_text(whole)
+        if not built:
+            sys.exit(f"{rule}: the mutant does not build\n{text[-3000:]}")
+        print(f"{rule}: {'SURVIVES' if passed else f'{len(failed)} tests fail: ' + ', '.join(failed[:4])}", flush=True)
+        survived += [rule] if passed else []
+    print(f"{len(wanted) - len(survived)} of {len(wanted)} rules are missed when they are gone")
+    sys.exit(1 if survived else 0)
+
+
+main()
