@@ -10,7 +10,7 @@ mod read;
 mod write;
 
 pub use read::{LogError, LogReader, Survey};
-pub use write::{LogWriter, encode, encode_entry};
+pub use write::{LogWriter, Run, encode, encode_entry};
 
 use bytes::Bytes;
 use tidemark_format::{BLOCK_BYTES, DISK_BLOCKS_MAX};

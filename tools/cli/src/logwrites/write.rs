@@ -3,7 +3,6 @@
 use super::{ENTRY_BYTES, Entry, Flags, MAGIC, VERSION};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use tidemark_reader::Part;
 
 /// The bytes of a log with these entries.
 ///
@@ -56,6 +55,15 @@ fn encode_head(out: &mut Vec<u8>, sector_bytes: u32, entry: &Entry) {
     out.resize(start + unit as usize, 0);
 }
 
+/// A run of an entry's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// So many zeros.
+    Zeros(u64),
+}
+
 /// Writes a log into a file that may have holes, as the entries come.
 #[derive(Debug)]
 pub struct LogWriter {
@@ -76,27 +84,27 @@ impl LogWriter {
         Ok(Self { out, sector_bytes, entries: 0, len_bytes: sector_bytes.into() })
     }
 
-    /// Appends an entry and, as its data, `parts`. Zeros become holes of the file.
+    /// Appends an entry and, as its data, `runs`. Zeros become holes of the file.
     ///
     /// # Errors
     /// Those of the file.
     ///
     /// # Panics
     /// As [`encode`].
-    pub fn put(&mut self, entry: &Entry, parts: &[Part]) -> io::Result<()> {
+    pub fn put<'a>(&mut self, entry: &Entry, runs: impl IntoIterator<Item = Run<'a>>) -> io::Result<()> {
         let mut head = Vec::with_capacity(self.sector_bytes as usize);
         encode_head(&mut head, self.sector_bytes, entry);
         self.out.write_all(&head)?;
         self.len_bytes += head.len() as u64;
-        for part in parts {
-            self.len_bytes += match part {
-                Part::Bytes(bytes) => {
+        for run in runs {
+            self.len_bytes += match run {
+                Run::Bytes(bytes) => {
                     self.out.write_all(bytes)?;
                     bytes.len() as u64
                 }
-                Part::Zeros(len) => {
-                    self.out.seek_relative(i64::try_from(*len).map_err(io::Error::other)?)?;
-                    *len
+                Run::Zeros(len) => {
+                    self.out.seek_relative(i64::try_from(len).map_err(io::Error::other)?)?;
+                    len
                 }
             };
         }

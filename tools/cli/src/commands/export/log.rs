@@ -8,14 +8,14 @@ use crate::args::SizeBytes;
 use crate::commands::points::PointReport;
 use crate::context::{any_disk, interrupted, open_bucket, open_domain, resolve};
 use crate::failure::{Outcome, Refused};
-use crate::logwrites::{ENTRY_BYTES, Entry, Flags, LogWriter, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN};
+use crate::logwrites::{ENTRY_BYTES, Entry, Flags, LogWriter, Run, SECTOR_BYTES_MAX, SECTOR_BYTES_MIN};
 use crate::ui::Ui;
 use anyhow::Context;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use tidemark_format::{EventBody, Lsn};
-use tidemark_reader::{Point, PointSpec, ReaderOptions, ReplaySink, Step};
+use tidemark_reader::{Part, Point, PointSpec, ReaderOptions, ReplaySink, Step};
 
 /// A log's sector: a power of two.
 pub(super) fn sector_size(text: &str) -> Result<SizeBytes, String> {
@@ -149,7 +149,11 @@ impl ReplaySink for Sink {
             return Err(io::Error::other(what));
         }
         debug_assert!(parts.is_empty() || !entry.flags.has(Flags::DISCARD));
-        tokio::task::block_in_place(|| self.log.put(&entry, &parts))
+        let runs = parts.iter().map(|part| match part {
+            Part::Bytes(bytes) => Run::Bytes(bytes),
+            Part::Zeros(len) => Run::Zeros(*len),
+        });
+        tokio::task::block_in_place(|| self.log.put(&entry, runs))
     }
 }
 
