@@ -32,7 +32,8 @@ pub trait Control: Send + Sync + 'static {
     async fn domain_remove(&self, domain: &str, how: RemoveQuery) -> Answer<Removed>;
     /// The settings in force, except the modes and policies of single disks.
     async fn settings(&self, domain: &str) -> Answer<Settings>;
-    /// Changes settings, also after a restart; answers with those in force. The outcome has to pass [`Settings::check`].
+    /// Changes settings, also after a restart; answers with those in force. The outcome has to
+    /// pass its own check.
     async fn change_settings(&self, domain: &str, patch: SettingsPatch) -> Answer<Settings>;
     /// Stops shipping; writes stay in the log.
     async fn pause(&self, domain: &str) -> Answer<DomainStatus>;
