@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::options::{Attach, SEGMENT_ENTRIES_MAX, WRITE_BYTES_MAX, WriterOptions};
 use crate::shell::build::Compressors;
 use crate::shell::driver::Driver;
-use crate::shell::durability::BucketCommit;
 use crate::shell::open::take_over;
 use crate::shell::shared::Shared;
 use crate::status::WriterStatus;
@@ -167,8 +166,7 @@ impl DomainWriter {
         let compressors = Compressors::new(options.compress_threads_max, options.zstd_level);
         let (epoch, predecessor) = (start.epoch, start.predecessor);
         let log = Log::new(limits, start);
-        let durability = Arc::new(BucketCommit::new(log.committed()));
-        let shared = Arc::new(Shared::new(genesis.domain, epoch, options, env, log, durability));
+        let shared = Arc::new(Shared::new(genesis.domain, epoch, options, env, log));
         let driver = Driver::new(shared.clone(), bucket.clone(), compressors.clone());
         let driver = tokio::spawn(driver.run());
         Ok(Self { shared, bucket, compressors, base_seq: AtomicU64::new(0), predecessor, driver })

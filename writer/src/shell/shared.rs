@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::options::WriterOptions;
 use crate::shell::durability::Durability;
 use crate::status::WriterStatus;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use tidemark_bucket as bucket;
 use tidemark_env::Env;
 use tidemark_format::{DomainId, Epoch, Lsn, TimeNs};
@@ -22,19 +22,13 @@ pub(crate) struct Shared {
     pub(crate) work: Notify,
     /// Free units of 512 bytes.
     pub(crate) room: Semaphore,
-    pub(crate) durability: Arc<dyn Durability>,
+    pub(crate) durability: Durability,
     status: watch::Sender<WriterStatus>,
 }
 
 impl Shared {
-    pub(crate) fn new(
-        domain: DomainId,
-        epoch: Epoch,
-        options: WriterOptions,
-        env: Env,
-        log: Log,
-        durability: Arc<dyn Durability>,
-    ) -> Self {
+    pub(crate) fn new(domain: DomainId, epoch: Epoch, options: WriterOptions, env: Env, log: Log) -> Self {
+        let durability = Durability::new(log.committed());
         let room = Semaphore::new((options.buffer_bytes_max / tidemark_format::BLOCK_BYTES) as usize);
         let status = watch::Sender::new(WriterStatus::new(domain, epoch, log.committed()));
         Self { domain, epoch, options, env, log: Mutex::new(log), work: Notify::new(), room, durability, status }
@@ -91,7 +85,6 @@ impl Shared {
     /// Logs one piece. The log will release the room that it takes.
     fn log_one(&self, log: &mut Log, at: Option<TimeNs>, what: Submission) -> Result<(Lsn, TimeNs)> {
         log.admit(&what)?;
-        self.durability.logged(log.last_lsn().next(), &what);
         let asleep = log.wake_at().is_none();
         let given = log.submit(self.now(), at, what)?;
         if log.has_effects() || (asleep && log.wake_at().is_some()) {
