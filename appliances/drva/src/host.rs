@@ -18,7 +18,7 @@ use tidemark_api::{Day, DiskAddress, DiskSpec, DomainSpec, OverflowPolicy, Setti
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
 use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, ErrorKind, TimeNs};
-use tidemark_log_store::{LogStore, Record, RecordBody, SpaceLimits};
+use tidemark_log_store::{LogStore, Record, SpaceLimits};
 use tidemark_rates::{DiskOptions, Limit, OnOverflow, Rate, SeedOptions, ThrottleOptions};
 use tidemark_replication::{Error as Replication, ProtectedDomain, ReplicationOptions};
 use tidemark_writer::{Content, NewDisk, WriterOptions, create_domain};
@@ -166,12 +166,14 @@ impl Host {
             .into_iter()
             .filter_map(|(disk, vm, name)| Some((disk, primaries.get(&(vm, name))?.clone())))
             .collect();
-        let recovered = |record: &Record| match disk_of(record).and_then(|disk| by_id.get(&disk)) {
-            Some(primary) => put_record(primary, record).map_err(|e| Replication::Source {
-                disk: disk_of(record).unwrap_or_default(),
-                why: format!("cannot write to {}: {e}", primary.path().display()),
-            }),
-            None => Ok(()),
+        let recovered = |record: &Record| {
+            let Some((disk, primary)) = record.disk().and_then(|disk| by_id.get_key_value(&disk)) else {
+                return Ok(());
+            };
+            put_record(primary, record).map_err(|e| {
+                let why = format!("cannot write to {}: {e}", primary.path().display());
+                Replication::Source { disk: *disk, why }
+            })
         };
         let options = replication_options(&self.site.name, &self.settings(), self.site.fence_check_ms);
         let opened = ProtectedDomain::open(
@@ -404,13 +406,6 @@ pub(crate) fn throttle(settings: &Settings) -> ThrottleOptions {
         seed_fill: defaults.seed_fill.min(start_fill / 2.0),
         overflow_fill: defaults.overflow_fill.max((start_fill + 1.0) / 2.0),
         added_latency_max: latest.min(tidemark_rates::throttle::ADDED_LATENCY_LIMIT),
-    }
-}
-
-fn disk_of(record: &Record) -> Option<DiskId> {
-    match &record.body {
-        RecordBody::Write { disk, .. } | RecordBody::Zero { disk, .. } | RecordBody::Unmap { disk, .. } => Some(*disk),
-        RecordBody::Event(_) => None,
     }
 }
 

@@ -46,6 +46,16 @@ pub enum RecordBody {
 }
 
 impl Record {
+    /// The disk whose blocks it changes; `None` for an event.
+    pub fn disk(&self) -> Option<DiskId> {
+        match &self.body {
+            RecordBody::Write { disk, .. } | RecordBody::Zero { disk, .. } | RecordBody::Unmap { disk, .. } => {
+                Some(*disk)
+            }
+            RecordBody::Event(_) => None,
+        }
+    }
+
     /// Bytes of its data, as [`crate::DomainLog::read`] counts them. Those of an event stand for its fields.
     pub fn data_bytes(&self) -> u64 {
         match &self.body {

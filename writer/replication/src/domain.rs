@@ -493,9 +493,6 @@ fn recover(
 
 /// Whether the primary of a record's disk may lack it.
 fn lacks(applied: &BTreeMap<DiskId, Lsn>, record: &Record) -> bool {
-    let disk = match &record.body {
-        RecordBody::Write { disk, .. } | RecordBody::Zero { disk, .. } | RecordBody::Unmap { disk, .. } => *disk,
-        RecordBody::Event(_) => return false,
-    };
-    applied.get(&disk).is_some_and(|applied| record.lsn > *applied)
+    let applied = record.disk().and_then(|disk| applied.get(&disk));
+    applied.is_some_and(|applied| record.lsn > *applied)
 }

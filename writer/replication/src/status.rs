@@ -6,7 +6,7 @@ use crate::shared::State;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemark_format::{BLOCK_BYTES, DiskId, DiskState, DomainId, Epoch, Lsn, TimeNs};
-use tidemark_log_store::{Record, RecordBody, Usage};
+use tidemark_log_store::{Record, Usage};
 use tidemark_rates::{AgeTracker, Signals};
 use tidemark_writer::WriterStatus;
 
@@ -98,10 +98,8 @@ impl Ages {
 
     pub(crate) fn logged(&mut self, record: &Record, now: Now) {
         self.domain.logged(record.lsn, now.monotonic);
-        if let RecordBody::Write { disk, .. } | RecordBody::Zero { disk, .. } | RecordBody::Unmap { disk, .. } =
-            &record.body
-        {
-            self.disks.entry(*disk).or_insert_with(tracker).logged(record.lsn, now.monotonic);
+        if let Some(disk) = record.disk() {
+            self.disks.entry(disk).or_insert_with(tracker).logged(record.lsn, now.monotonic);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use tidemark_format::{DiskId, Lsn};
-use tidemark_log_store::{Record, RecordBody};
+use tidemark_log_store::Record;
 
 /// Data of one slot.
 const SLOT_BYTES: u64 = 1 << 20;
@@ -28,11 +28,7 @@ struct Slot {
 
 impl Backlog {
     pub(crate) fn logged(&mut self, record: &Record) {
-        let (RecordBody::Write { disk, .. } | RecordBody::Zero { disk, .. } | RecordBody::Unmap { disk, .. }) =
-            &record.body
-        else {
-            return;
-        };
+        let Some(disk) = record.disk() else { return };
         let bytes = record.data_bytes() + RECORD_BYTES;
         if self.slots.back().is_none_or(|slot| slot.bytes >= SLOT_BYTES) {
             self.slots.push_back(Slot { last: record.lsn, bytes: 0, disks: BTreeMap::new() });
@@ -40,8 +36,8 @@ impl Backlog {
         let slot = self.slots.back_mut().expect("one was pushed if there was none");
         slot.last = record.lsn;
         slot.bytes += bytes;
-        *slot.disks.entry(*disk).or_default() += bytes;
-        *self.waiting.entry(*disk).or_default() += bytes;
+        *slot.disks.entry(disk).or_default() += bytes;
+        *self.waiting.entry(disk).or_default() += bytes;
     }
 
     /// The log has let go of everything through `through`.
@@ -69,6 +65,7 @@ impl Backlog {
 mod tests {
     use super::*;
     use tidemark_format::{Extent, TimeNs};
+    use tidemark_log_store::RecordBody;
 
     fn write(lsn: u64, disk: u32, bytes: usize) -> Record {
         let data = vec![1; bytes].into();
