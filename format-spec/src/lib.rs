@@ -39,7 +39,7 @@ pub use header::{
 pub use ids::{BLOCK_BYTES, BadName, DiskId, DomainId, Epoch, Extent, Lsn, Role, Seq, TimeNs};
 pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
-pub use kind::ErrorKind;
+pub use kind::{ErrorKind, with_causes};
 pub use record::{Claim, ClaimMode, Hint};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
 pub use times::{PackedTimes, TimeStep};

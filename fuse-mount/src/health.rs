@@ -3,13 +3,12 @@
 
 use crate::error::Error;
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidemark_env::Clock;
-use tidemark_format::ErrorKind;
+use tidemark_format::{ErrorKind, with_causes};
 
 /// Failures of one kind are reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -51,7 +50,7 @@ impl Health {
             trouble.unreported += 1;
             return None;
         }
-        let mut text = chain(error);
+        let mut text = with_causes(error);
         if trouble.unreported > 0 {
             write!(text, " (and {} more like it)", trouble.unreported).expect("writing to a String never fails");
         }
@@ -70,17 +69,6 @@ impl Health {
         let over = troubles.remove(&ErrorKind::Retry);
         over.map(|trouble| trouble.failures)
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(text, ": {error}").expect("writing to a String never fails");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

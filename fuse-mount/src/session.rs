@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_env::Env;
+use tidemark_format::with_causes;
 
 /// How often a busy mount is tried again while it has grace.
 const BUSY_RETRY: Duration = Duration::from_millis(100);
@@ -240,7 +241,7 @@ impl Drop for MountHandle {
             let gone = mountpoint::unmount(&self.life.entry, self.life.by, Force::Detach);
             self.life.crew.dismiss();
             if let Err(error) = gone {
-                tracing::warn!("{}", crate::health::chain(&error));
+                tracing::warn!("{}", with_causes(&error));
             }
         }
         // Joined only if it has ended: with files still open it ends when they do.

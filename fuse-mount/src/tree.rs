@@ -17,7 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_env::Env;
-use tidemark_format::{ErrorKind, Lsn, ObjectKey, TimeNs};
+use tidemark_format::{ErrorKind, Lsn, ObjectKey, TimeNs, with_causes};
 use tidemark_reader::{DiskAt, DiskImage, Domain, Point, PointSpec, TimeText, Timeline};
 
 /// Ending of every disk's file name.
@@ -156,7 +156,7 @@ impl Inner {
         drop(pause);
         if let Some(error) = trouble {
             let latest = self.domain.timeline().latest();
-            tracing::warn!("{}; still showing {latest} as the newest", crate::health::chain(&error));
+            tracing::warn!("{}; still showing {latest} as the newest", with_causes(&error));
         }
     }
 

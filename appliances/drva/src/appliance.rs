@@ -18,7 +18,7 @@ use tidemark_api::{
     RemoveQuery, Removed, ResizeRequest, Rpo, SeedRequest, Settings, SettingsPatch, Severity, TakeoverRequest,
     Throttle, ThrottleStage, Throughput, Time, VmConfigRequest, VmStatus,
 };
-use tidemark_format::{DomainId, EventBody, Level};
+use tidemark_format::{DomainId, EventBody, Level, with_causes};
 use tidemark_rates::Stage;
 use tidemark_replication::{Phase, Standing, TakeOver};
 
@@ -316,26 +316,20 @@ fn ensure(remembered: &mut DomainSpec, configured: DomainSpec) {
 }
 
 fn problem(error: &Error) -> Problem {
-    let problem = Problem::new(ProblemKind::from(error.kind()), error.with_sources());
-    match error.hint() {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    }
+    told(ProblemKind::from(error.kind()), error, error.hint())
 }
 
 fn refused(error: &tidemark_replication::Error) -> Problem {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
     let kind = match error {
         tidemark_replication::Error::IllegalMove { .. } => ProblemKind::Conflict,
         _ => ProblemKind::from(error.kind()),
     };
-    let problem = Problem::new(kind, text);
-    match error.hint() {
+    told(kind, error, error.hint())
+}
+
+fn told(kind: ProblemKind, error: &dyn std::error::Error, hint: Option<&str>) -> Problem {
+    let problem = Problem::new(kind, with_causes(error));
+    match hint {
         Some(hint) => problem.hint(hint),
         None => problem,
     }

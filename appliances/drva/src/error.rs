@@ -129,17 +129,6 @@ impl Error {
         move |source| Self::Domain { what, source }
     }
 
-    /// With all that lies behind it, on one line.
-    pub(crate) fn with_sources(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(source) = next {
-            text = format!("{text}: {source}");
-            next = source.source();
-        }
-        text
-    }
-
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

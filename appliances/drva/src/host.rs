@@ -17,7 +17,7 @@ use std::time::Duration;
 use tidemark_api::{Day, DiskAddress, DiskSpec, DomainSpec, OverflowPolicy, Settings, Severity, Time, TimeOfDay};
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
 use tidemark_env::Env;
-use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, ErrorKind, TimeNs};
+use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, ErrorKind, TimeNs, with_causes};
 use tidemark_log_store::{LogStore, Record, SpaceLimits};
 use tidemark_rates::{DiskOptions, Limit, OnOverflow, Rate, SeedOptions, ThrottleOptions};
 use tidemark_replication::{Error as Replication, ProtectedDomain, ReplicationOptions};
@@ -122,7 +122,7 @@ impl Host {
                     return;
                 }
                 Err(error) => {
-                    let why = error.with_sources();
+                    let why = with_causes(&error);
                     // Rights, buckets and disks are mended by people, and then it goes on. Lost data is not.
                     let again = error.kind() != ErrorKind::DataLoss;
                     let severity = if again { Severity::Warning } else { Severity::Error };

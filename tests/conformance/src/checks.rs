@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use std::fmt;
 use tidemark_bucket::Bucket;
 use tidemark_env::SeededEntropy;
-use tidemark_format::{Epoch, ErrorKind, ObjectKey, Seq};
+use tidemark_format::{Epoch, ErrorKind, ObjectKey, Seq, with_causes};
 
 /// A promise by name, and how to try it.
 #[derive(Clone, Copy)]
@@ -45,13 +45,7 @@ impl fmt::Display for Broken {
 
 impl From<tidemark_bucket::Error> for Wrong {
     fn from(error: tidemark_bucket::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self(text)
+        Self(with_causes(&error))
     }
 }
 

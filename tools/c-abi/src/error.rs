@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use tidemark_format::ErrorKind;
+use tidemark_format::{ErrorKind, with_causes};
 
 /// How a call ended; one of the codes below. Codes are only ever added.
 pub type Code = i32;
@@ -63,13 +63,7 @@ impl Failure {
             ErrorKind::Fenced => TIDEMARK_FENCED,
             ErrorKind::DataLoss => TIDEMARK_DATA_LOSS,
         };
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(code, message, hint)
+        Self::new(code, with_causes(error), hint)
     }
 }
 

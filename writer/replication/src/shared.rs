@@ -11,7 +11,7 @@ use crate::status::Ages;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tidemark_bucket::Bucket;
 use tidemark_env::Env;
-use tidemark_format::{DomainId, ErrorKind, Lsn, TimeNs};
+use tidemark_format::{DomainId, ErrorKind, Lsn, TimeNs, with_causes};
 use tidemark_log_store::DomainLog;
 use tidemark_rates::throttle::{Load, Throttle};
 use tidemark_writer::DomainWriter;
@@ -131,7 +131,7 @@ impl Shared {
             (_, ErrorKind::Fenced) => Cause::ClaimLost,
             _ => Cause::Unreachable,
         };
-        self.enter(cause, with_sources(error))
+        self.enter(cause, with_causes(error))
     }
 
     /// Waits until `done`, looking whenever something moved.
@@ -184,15 +184,4 @@ impl State {
         let (phase, why) = if self.closing { (Phase::Closed, "closing") } else { (self.phase, self.why.as_str()) };
         Err(Error::NotTaking { phase, why: why.to_owned() })
     }
-}
-
-/// An error with all that lies behind it, on one line.
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }

@@ -3,7 +3,7 @@
 use crate::shell::shared::Shared;
 use std::time::Duration;
 use tidemark_bucket::{self as bucket, Appender, Pieces, PutOutcome};
-use tidemark_format::{ErrorKind, ObjectKey};
+use tidemark_format::{ErrorKind, ObjectKey, with_causes};
 
 /// Repeats `attempt` until it succeeds, with growing pauses; reports each failure in the writer's status. Only a sign of
 /// another owner, or the end of the writer, ends it early, as an error: missing rights or a missing bucket are mended by
@@ -22,7 +22,7 @@ pub(crate) async fn until_done<T, F: Future<Output = bucket::Result<T>>>(
             }
             Err(error) if error.kind() == ErrorKind::Fenced || shared.log().stopped().is_some() => return Err(error),
             Err(error) => {
-                tracing::warn!(what, error = %tell(&error), pause_ms, "request failed, will be tried again");
+                tracing::warn!(what, error = %with_causes(&error), pause_ms, "request failed, will be tried again");
                 shared.report_failure(what, error);
             }
         }
@@ -31,18 +31,6 @@ pub(crate) async fn until_done<T, F: Future<Output = bucket::Result<T>>>(
         tokio::time::sleep(Duration::from_millis(pause_ms - spread)).await;
         pause_ms = pause_ms.saturating_mul(2).min(shared.options.retry_ms_max);
     }
-}
-
-/// The error and its causes on one line.
-fn tell(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        told.push_str(": ");
-        told.push_str(&next.to_string());
-        cause = next.source();
-    }
-    told
 }
 
 /// Puts an object that this epoch owns; an error means that another object is in its place.

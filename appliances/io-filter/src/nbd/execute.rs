@@ -9,9 +9,8 @@ use crate::edges;
 use crate::error::{Error, Result};
 use crate::volume::{Part, StatusRun};
 use bytes::Bytes;
-use std::error::Error as _;
-use std::fmt::Write;
 use std::sync::Arc;
+use tidemark_format::with_causes;
 
 /// Runs of one context in one reply, at most.
 pub(super) const STATUS_RUNS_MAX: usize = 512;
@@ -89,7 +88,7 @@ impl Done {
             Ok(Outcome::Nothing) => outbox.done(self.asked),
             Ok(Outcome::Data { len, parts, whole }) => outbox.data(self.asked, len, parts, whole),
             Ok(Outcome::Status(answers)) => outbox.status(self.asked, &session.contexts, &answers),
-            Err(error) => outbox.error(self.asked, errno(&error), &words(&error)),
+            Err(error) => outbox.error(self.asked, errno(&error), &with_causes(&error)),
         }
     }
 }
@@ -105,15 +104,4 @@ fn errno(error: &Error) -> Errno {
         Error::TooLarge { .. } => Errno::Overflow,
         _ => Errno::Io,
     }
-}
-
-/// An error and what it came from.
-fn words(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(words, ": {cause}");
-        source = cause.source();
-    }
-    words
 }
