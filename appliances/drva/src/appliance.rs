@@ -1,7 +1,7 @@
 //! The appliance: the log store, the domains in it, and what can be asked of them.
 
 use crate::control::{Answer, Control};
-use crate::disk::Disk;
+use crate::disk::{Disk, lock};
 use crate::error::{Error, Result};
 use crate::events::NewEvent;
 use crate::host::{Host, Served, Site, State, seed, space, throttle, upload_limit};
@@ -9,7 +9,7 @@ use crate::inventory::{Entry, Inventory};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidemark_api::{
     ApplianceStatus, AttachRequest, Attachment, BookmarkLevel, BookmarkMade, BookmarkRequest, Check, DiskAddress,
@@ -33,7 +33,7 @@ impl Hosts {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Host>>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hosts)
     }
 }
 
@@ -92,7 +92,7 @@ impl Appliance {
         let (name, inventory) = (entry.spec.name.clone(), self.inventory.clone());
         let remembered = name.clone();
         let remember = move |id: DomainId| {
-            let mut inventory = inventory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inventory = lock(&inventory);
             if let Some(entry) = inventory.get_mut(&remembered) {
                 entry.id = Some(id.to_string());
             }
@@ -137,15 +137,21 @@ impl Appliance {
 
     /// Changes what is remembered of a domain, and remembers it.
     fn remember(&self, domain: &str, change: impl FnOnce(&mut DomainSpec)) -> Answer<()> {
-        let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inventory = lock(&self.inventory);
         if let Some(entry) = inventory.get_mut(domain) {
             change(&mut entry.spec);
         }
         inventory.save().map_err(|e| problem(&e))
     }
 
+    /// Remembers the disks of a domain as they are now.
+    fn remember_disks(&self, host: &Host) -> Answer<()> {
+        let disks = host.spec().disks.clone();
+        self.remember(&host.name(), |remembered| remembered.disks = disks)
+    }
+
     fn forget(&self, domain: &str) -> Answer<()> {
-        let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inventory = lock(&self.inventory);
         inventory.domains.retain(|entry| entry.spec.name != domain);
         inventory.save().map_err(|e| problem(&e))
     }
@@ -179,12 +185,12 @@ impl Appliance {
         match host.state() {
             State::Waiting { why: reason, since } => status.state = DomainState::Offline { reason, since },
             State::Failed { why: reason } => status.state = DomainState::Failed { reason },
-            State::Serving(served) => self.fill(&mut status, &served),
+            State::Serving(served) => self.fill(&mut status, &settings, &served),
         }
         status
     }
 
-    fn fill(&self, status: &mut DomainStatus, served: &Served) {
+    fn fill(&self, status: &mut DomainStatus, settings: &Settings, served: &Served) {
         let now = served.domain.status();
         let target_ms = status.rpo.target_ms;
         let rpo = |age: Duration| Rpo { age_ms: age.as_millis() as u64, target_ms };
@@ -239,16 +245,15 @@ impl Appliance {
             });
             vm.rpo.age_ms = vm.rpo.age_ms.max(age.as_millis() as u64);
             vm.pending_bytes += pending;
-            status.disks.push(self.disk_status(&status.name, &disk, standing, pending));
+            status.disks.push(self.disk_status(&disk, settings, standing, pending));
         }
         status.vms = vms.into_values().collect();
     }
 
-    fn disk_status(&self, domain: &str, disk: &Disk, standing: Standing, pending_bytes: u64) -> DiskStatus {
+    fn disk_status(&self, disk: &Disk, settings: &Settings, standing: Standing, pending_bytes: u64) -> DiskStatus {
         use tidemark_io_filter::Volume;
         let spec = disk.spec().clone();
-        let name = spec.export_name(domain);
-        let settings = self.hosts.lock().get(domain).map_or_else(Settings::default, |host| host.settings());
+        let name = disk.export_name();
         let connections = disk.open_connections();
         DiskStatus {
             vm: spec.vm.clone(),
@@ -376,7 +381,7 @@ impl Control for Appliance {
         self.site.defaults.with(&spec.settings).check().map_err(Problem::from)?;
         let entry = Entry { spec, id: None };
         {
-            let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inventory = lock(&self.inventory);
             inventory.domains.push(entry.clone());
             inventory.save().map_err(|e| problem(&e))?;
         }
@@ -486,8 +491,7 @@ impl Control for Appliance {
         }
         host.add_disk(&served, &spec).await.map_err(|e| problem(&e))?;
         host.spec().disks.push(spec.clone());
-        let disks = host.spec().disks.clone();
-        self.remember(domain, |remembered| remembered.disks = disks)?;
+        self.remember_disks(&host)?;
         let address = DiskAddress { domain: domain.to_owned(), vm: spec.vm, disk: spec.disk };
         self.site.events.push(NewEvent::new(Severity::Info, "disk-added", "the disk is protected").disk(&address));
         self.one_disk(&address)
@@ -501,8 +505,7 @@ impl Control for Appliance {
         disk.stop().await;
         served.domain.disk_remove(disk.volume.disk).await.map_err(|e| refused(&e))?;
         host.spec().disks.retain(|there| (&there.vm, &there.disk) != (&address.vm, &address.disk));
-        let disks = host.spec().disks.clone();
-        self.remember(&address.domain, |remembered| remembered.disks = disks)?;
+        self.remember_disks(&host)?;
         let event = NewEvent::new(Severity::Warning, "disk-removed", "the disk is not protected any more");
         self.site.events.push(event.disk(address));
         Ok(removed)
@@ -535,8 +538,7 @@ impl Control for Appliance {
                 there.mode = Some(request.mode);
             }
         }
-        let disks = host.spec().disks.clone();
-        self.remember(&address.domain, |remembered| remembered.disks = disks)?;
+        self.remember_disks(&host)?;
         self.one_disk(address)
     }
 

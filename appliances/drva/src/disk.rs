@@ -35,7 +35,7 @@ pub(crate) struct Disk {
     spec: Mutex<DiskSpec>,
     pub(crate) volume: Arc<DiskVolume>,
     /// NBD connections that have it open.
-    pub(crate) connections: Arc<AtomicU32>,
+    pub(crate) connections: AtomicU32,
     progress: Mutex<Progress>,
     pub(crate) bucket: ReadOnly,
     pub(crate) env: Env,
@@ -83,7 +83,7 @@ impl Disk {
             address,
             spec: Mutex::new(spec),
             volume: volume.clone(),
-            connections: Arc::default(),
+            connections: AtomicU32::new(0),
             progress: Mutex::new(progress),
             bucket,
             env,
@@ -213,15 +213,15 @@ impl Disk {
         let volume = &self.volume;
         let status = volume.domain.status();
         if volume.is_bypassing() {
-            let since = Time::from(self.env.clock.wall());
-            let first = lock(&self.progress).gap_since.replace(since);
-            match first {
-                Some(first) => lock(&self.progress).gap_since = Some(first),
-                None => self.event(
-                    Severity::Error,
-                    "disk-gap",
-                    "the log is full: writes bypass it, points from here on are lost",
-                ),
+            let begins = {
+                let mut progress = lock(&self.progress);
+                let begins = progress.gap_since.is_none();
+                progress.gap_since.get_or_insert(Time::from(self.env.clock.wall()));
+                begins
+            };
+            if begins {
+                let message = "the log is full: writes bypass it, points from here on are lost";
+                self.event(Severity::Error, "disk-gap", message);
             }
         }
         let calm = status.phase == Phase::Replicating && status.throttle.stage == Stage::Free;
@@ -365,6 +365,7 @@ async fn care(disk: std::sync::Weak<Disk>) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What a panic left half done in there does no harm.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

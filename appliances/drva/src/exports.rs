@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use tidemark_format::Lsn;
 use tidemark_io_filter::{
     ByteRange, Client, Error, ExportInfo, Exports, Geometry, Part, Persist, RangeLock, Result, StatusContext,
@@ -48,20 +48,18 @@ impl Exports for DiskExports {
 /// A disk that a client has open: counted while it does.
 struct Connected {
     disk: Arc<Disk>,
-    connections: Arc<AtomicU32>,
 }
 
 impl Connected {
     fn new(disk: Arc<Disk>) -> Self {
-        let connections = disk.connections.clone();
-        connections.fetch_add(1, Ordering::Relaxed);
-        Self { disk, connections }
+        disk.connections.fetch_add(1, Ordering::Relaxed);
+        Self { disk }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.disk.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each domain has its own host; what goes wrong in one stays there. Opening goes: the bucket, the primaries, the log (what
 //! primaries lack is put onto them), the disks that are to be protected. Only then are exports served.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, lock};
 use crate::error::{Error, Result};
 use crate::events::{EventRing, NewEvent};
 use crate::volume::primary::Primary;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidemark_api::{Day, DiskAddress, DiskSpec, DomainSpec, OverflowPolicy, Settings, Severity, Time, TimeOfDay};
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
@@ -153,11 +153,9 @@ impl Host {
         };
         let mut primaries = BTreeMap::new();
         for disk in &spec.disks {
-            let Some(path) = &disk.primary else { continue };
-            let (path, for_error) = (path.clone(), path.clone());
-            let opened = blocking(move || Primary::open(Path::new(&path))).await;
-            let primary = opened.map_err(|source| Error::Primary { path: for_error, source })?;
-            primaries.insert((disk.vm.clone(), disk.disk.clone()), Arc::new(primary));
+            if let Some(primary) = open_primary(disk).await? {
+                primaries.insert((disk.vm.clone(), disk.disk.clone()), primary);
+            }
         }
         // The ledger knows disks by number, the inventory by name: the log store says which is which.
         let names =
@@ -188,10 +186,9 @@ impl Host {
         let last = domain.status().last_lsn;
         for (disk, primary) in &by_id {
             if domain.applied_through(*disk).is_some() {
-                let primary = primary.clone();
-                blocking(move || primary.sync())
-                    .await
-                    .map_err(|source| Error::Primary { path: String::new(), source })?;
+                let syncing = primary.clone();
+                let path = || primary.path().display().to_string();
+                blocking(move || syncing.sync()).await.map_err(|source| Error::Primary { path: path(), source })?;
                 domain.applied(*disk, last);
             }
         }
@@ -205,25 +202,18 @@ impl Host {
 
     /// Protects a disk from now on.
     pub(crate) async fn add_disk(&self, served: &Served, disk: &DiskSpec) -> Result<Arc<Disk>> {
-        let primary = match &disk.primary {
-            None => None,
-            Some(path) => {
-                let opening = path.clone();
-                let opened = blocking(move || Primary::open(Path::new(&opening))).await;
-                Some(Arc::new(opened.map_err(|source| Error::Primary { path: path.clone(), source })?))
-            }
-        };
-        self.serve_disk(served, disk, primary).await
+        self.serve_disk(served, disk, open_primary(disk).await?).await
     }
 
     async fn serve_disk(&self, served: &Served, spec: &DiskSpec, primary: Option<Arc<Primary>>) -> Result<Arc<Disk>> {
         let domain = &served.domain;
+        let path = || spec.primary.clone().unwrap_or_default();
+        let unusable = |source| Error::Primary { path: path(), source };
         let has = match &primary {
             None => None,
             Some(primary) => {
                 let sized = primary.clone();
-                let size = blocking(move || sized.size_bytes()).await;
-                Some(size.map_err(|source| Error::Primary { path: spec.primary.clone().unwrap_or_default(), source })?)
+                Some(blocking(move || sized.size_bytes()).await.map_err(unusable)?)
             }
         };
         let table = domain.disks();
@@ -244,7 +234,7 @@ impl Host {
             }
         };
         if let Some(has) = has.filter(|has| *has < size_bytes) {
-            return Err(Error::PrimarySize { path: spec.primary.clone().unwrap_or_default(), has, needs: size_bytes });
+            return Err(Error::PrimarySize { path: path(), has, needs: size_bytes });
         }
         let known = domain.applied_through(id).is_some();
         if primary.is_some() && !known {
@@ -268,8 +258,7 @@ impl Host {
             mode: spec.mode.unwrap_or(settings.mode),
             pending_bytes_max: PENDING_BYTES_MAX,
         });
-        let volume =
-            volume.map_err(|source| Error::Primary { path: spec.primary.clone().unwrap_or_default(), source })?;
+        let volume = volume.map_err(unusable)?;
         if volume.is_bypassing() && there.is_some_and(|state| state.consistent_from.is_some()) {
             domain.open_gap(id).await.map_err(Error::domain("declare a gap"))?;
         }
@@ -324,6 +313,14 @@ impl Served {
     pub(crate) fn disk(&self, vm: &str, disk: &str) -> Option<Arc<Disk>> {
         self.disks().get(&(vm.to_owned(), disk.to_owned())).cloned()
     }
+}
+
+/// The primary of a disk that has one.
+async fn open_primary(disk: &DiskSpec) -> Result<Option<Arc<Primary>>> {
+    let Some(path) = disk.primary.clone() else { return Ok(None) };
+    let opening = path.clone();
+    let opened = blocking(move || Primary::open(Path::new(&opening))).await;
+    opened.map(|primary| Some(Arc::new(primary))).map_err(|source| Error::Primary { path, source })
 }
 
 /// Which domain a bucket holds; makes one if there is none and the spec says so.
@@ -407,8 +404,4 @@ pub(crate) fn throttle(settings: &Settings) -> ThrottleOptions {
         overflow_fill: defaults.overflow_fill.max((start_fill + 1.0) / 2.0),
         added_latency_max: latest.min(tidemark_rates::throttle::ADDED_LATENCY_LIMIT),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use crate::core::sequencer::Sequencer;
 use crate::error::{Error, Result};
 use crate::options::{ReplicationOptions, TakeOver};
 use crate::pace::Pace;
-use crate::shared::{Shared, State};
+use crate::shared::{Shared, State, now};
 use crate::status::{Ages, DomainStatus};
 use crate::{keeper, shipper};
 use std::collections::BTreeMap;
@@ -235,7 +235,7 @@ impl ProtectedDomain {
 
     /// Logs an event and waits until it is durable.
     pub async fn event(&self, body: EventBody) -> Result<Lsn> {
-        self.log(Submission::Event(body), |_| {})?.durable().await
+        self.event_with_time(body).await.map(|(lsn, _)| lsn)
     }
 
     /// Logs an event, waits until it is durable, and tells its time, too.
@@ -301,6 +301,11 @@ impl ProtectedDomain {
     /// Why the log takes no more writes, if it does not.
     pub fn log_failed(&self) -> Option<String> {
         self.shared.log.failed().map(|error| error.to_string())
+    }
+
+    /// Everything through here is durable in the log.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.shared.log.durable_through()
     }
 
     /// Waits until everything through `lsn` is durable in the log.
@@ -485,8 +490,7 @@ fn recover(
     if first <= last {
         let oldest = log.read(first, 0).map_err(Error::log("read the log"))?;
         let since = oldest.first().map_or(0, |record| env.clock.wall().get().saturating_sub(record.time.get()));
-        let now = crate::core::sequencer::Now { wall: env.clock.wall(), monotonic: env.clock.monotonic() };
-        state.ages.recovered(last, Duration::from_nanos(since), now);
+        state.ages.recovered(last, Duration::from_nanos(since), now(env));
     }
     Ok(state)
 }

@@ -86,7 +86,7 @@ impl Shared {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { wall: self.env.clock.wall(), monotonic: self.env.clock.monotonic() }
+        now(&self.env)
     }
 
     /// Follows whatever may be waited for.
@@ -160,6 +160,11 @@ impl Shared {
             },
         }
     }
+}
+
+/// What the clocks show.
+pub(crate) fn now(env: &Env) -> Now {
+    Now { wall: env.clock.wall(), monotonic: env.clock.monotonic() }
 }
 
 impl State {

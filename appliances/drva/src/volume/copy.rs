@@ -4,7 +4,8 @@
 //! as it was when the gap began, and a copy of the same bytes says nothing new.
 
 use crate::compare::BeforeGap;
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::disk::lock;
+use std::sync::{Arc, Mutex};
 use tidemark_format::{DiskId, Extent};
 use tidemark_replication::Compare;
 use tidemark_writer::Body;
@@ -29,12 +30,12 @@ impl Copy {
 
     /// What the bucket had when the gap began.
     pub(crate) fn compare_with(&self, known: BeforeGap) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(known));
+        *lock(&self.known) = Some(Arc::new(known));
     }
 
     /// Whether a write says nothing that the bucket does not have. If it does, its pages count as written from here on.
     pub(crate) async fn is_known(&self, extent: Extent, body: &Body) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = lock(&self.known).clone();
         let same = match known {
             Some(known) if !self.touch(extent, Touch::Look) => match known.known(self.disk, extent).await {
                 None => false,
@@ -53,7 +54,7 @@ impl Copy {
 
     /// Whether a page of `extent` was written.
     fn touch(&self, extent: Extent, how: Touch) -> bool {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = lock(&self.touched);
         let mut any = false;
         for page in extent.start / PAGE_BLOCKS..extent.end().div_ceil(PAGE_BLOCKS) {
             let bit = 1 << (page % WORD_PAGES);

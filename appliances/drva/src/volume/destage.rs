@@ -79,7 +79,7 @@ pub(crate) async fn checkpoint(volume: &DiskVolume, last: &mut Lsn) -> io::Resul
     let Some(primary) = volume.primary.clone() else { return Ok(()) };
     // With nothing pending the primary has all there is of this disk, though others may have gone on since.
     let through = {
-        let logged = volume.domain.status().durable;
+        let logged = volume.domain.durable_lsn();
         let pending = volume.pending();
         if pending.is_empty() { logged } else { *volume.applied.borrow() }
     };

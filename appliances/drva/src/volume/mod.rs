@@ -325,7 +325,6 @@ impl DiskVolume {
         if matches!(*route, Route::Bypass(_)) {
             return Ok(());
         }
-        let last = self.domain.status().last_lsn;
         self.settled().await?;
         let blocks = self.size_blocks.load(Ordering::Relaxed);
         // What a comparison had not reached yet still differs.
@@ -335,7 +334,7 @@ impl DiskVolume {
             .await
             .map_err(|e| Error::failed("remember what bypasses the log", e))?;
         self.domain.open_gap(self.disk).await.map_err(refused)?;
-        tracing::warn!(disk = %self.disk, %last, "the log is full: writes bypass it, a gap begins");
+        tracing::warn!(disk = %self.disk, "the log is full: writes bypass it, a gap begins");
         *route = Route::Bypass(Mutex::new(dirty));
         Ok(())
     }
