@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Stdio};
 use tidemark_api::{DiskState, DomainState, Severity, ThrottleStage};
 use tidemark_control::Served;
+use tidemark_e2e::promises::{members, promised};
 use tidemark_e2e::{Ran, Tidemark};
 
 /// The command line of an appliance.
@@ -333,28 +333,6 @@ fn man_pages_and_completions_know_every_command() {
         assert!(page.exists(), "{}", page.display());
         assert!(script.contains(&format!("tidemark__subcmd__drva__subcmd__{command}")), "{command}");
     }
-}
-
-/// The members of a JSON object.
-fn members(value: &Value) -> BTreeSet<String> {
-    value.as_object().unwrap().keys().cloned().collect()
-}
-
-/// The members that docs/cli.md promises, those of nested objects not among them.
-fn promised(command: &str) -> BTreeSet<String> {
-    let doc = include_str!("../../../docs/cli.md");
-    let row = doc.lines().find_map(|line| line.strip_prefix(&format!("| `{command}` | "))).expect(command);
-    let (mut depth, mut plain) = (0, String::new());
-    for c in row.chars() {
-        match c {
-            '{' | '(' => depth += 1,
-            '}' | ')' => depth -= 1,
-            ';' => break,
-            c if depth == 0 => plain.push(c),
-            _ => {}
-        }
-    }
-    plain.split('`').skip(1).step_by(2).map(|name| name.trim_end_matches("[]").to_owned()).collect()
 }
 
 #[test]

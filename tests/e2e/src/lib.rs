@@ -7,6 +7,7 @@
 pub mod guest;
 pub mod life;
 pub mod process;
+pub mod promises;
 pub mod sample;
 pub mod second_reader;
 pub mod system;

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use tidemark_conformance::LyingS3;
+use tidemark_e2e::promises::{members, promised};
 use tidemark_e2e::sample::{BASE, LOG, path};
 use tidemark_e2e::{Ran, Tidemark};
 
@@ -103,28 +103,6 @@ fn usage_errors_exit_2_and_secrets_in_urls_are_refused() {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
         assert!(!ran.stderr.contains("hunter2"), "a secret was repeated: {ran:?}");
     }
-}
-
-/// The members of a JSON object.
-fn members(value: &Value) -> BTreeSet<String> {
-    value.as_object().unwrap().keys().cloned().collect()
-}
-
-/// The members that docs/cli.md promises of a command's answer, those of nested objects not among them.
-fn promised(command: &str) -> BTreeSet<String> {
-    let doc = include_str!("../../../docs/cli.md");
-    let row = doc.lines().find_map(|line| line.strip_prefix(&format!("| `{command}` | "))).expect(command);
-    let (mut depth, mut plain) = (0, String::new());
-    for c in row.chars() {
-        match c {
-            '{' | '(' => depth += 1,
-            '}' | ')' => depth -= 1,
-            ';' => break,
-            c if depth == 0 => plain.push(c),
-            _ => {}
-        }
-    }
-    plain.split('`').skip(1).step_by(2).map(|name| name.trim_end_matches("[]").to_owned()).collect()
 }
 
 #[test]
