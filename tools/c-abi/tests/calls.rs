@@ -254,6 +254,10 @@ fn a_callback_that_would_wait_is_told_so_and_one_that_submits_is_served() {
     let guest = Guest { writer, disk: disk(writer), told: Told::default(), seen: Mutex::default() };
     assert_eq!(submit(writer, guest.disk, Some(try_all), (&raw const guest).cast_mut().cast()).0, TIDEMARK_OK);
     ok(|e| unsafe { tidemark_flush(writer, guest.disk, null_mut(), e) });
+    // The flush tells that the write is durable, not that its callback has returned; a writer that closes takes nothing more.
+    while guest.seen.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
     ok(|e| unsafe { tidemark_writer_close(writer, e) });
     let seen = guest.seen.into_inner().unwrap();
     let codes: Vec<_> = seen.iter().map(|(code, _)| *code).collect();
