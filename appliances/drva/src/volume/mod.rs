@@ -72,8 +72,8 @@ pub(crate) struct DiskVolume {
 enum Route {
     /// Through the log.
     Log,
-    /// Past the log, marked.
-    Bypass(Mutex<Dirty>),
+    /// Past the log, marked. Locked while a mark is written down: maps are written in the order in which they grow.
+    Bypass(tokio::sync::Mutex<Dirty>),
     /// Through the log again, while what was marked is compared.
     Resync(Dirty),
 }
@@ -101,7 +101,9 @@ impl DiskVolume {
         let suspect = domain.suspects().contains(&disk);
         let route = match marked {
             // A map that cannot be read marks everything.
-            Some(bytes) => Route::Bypass(Mutex::new(Dirty::decode(&bytes).unwrap_or_else(|| Dirty::all(blocks)))),
+            Some(bytes) => {
+                Route::Bypass(tokio::sync::Mutex::new(Dirty::decode(&bytes).unwrap_or_else(|| Dirty::all(blocks))))
+            }
             None if suspect => Route::Resync(Dirty::all(blocks)),
             None => Route::Log,
         };
@@ -300,23 +302,29 @@ impl DiskVolume {
     }
 
     /// Writes past the log. The region is marked, durably, before the write.
-    async fn bypass(&self, dirty: &Mutex<Dirty>, extent: Extent, body: &Body) -> Result<()> {
-        let news = {
-            let mut dirty = lock(dirty);
-            dirty.set(extent).then(|| dirty.encode())
-        };
+    async fn bypass(&self, dirty: &tokio::sync::Mutex<Dirty>, extent: Extent, body: &Body) -> Result<()> {
         let Some(primary) = self.primary.clone() else {
             return Err(Error::NoSpace { what: "the log is full, and there is no primary".into() });
         };
-        let (meta, name, body) = (self.meta.clone(), dirty_name(self.disk), body.clone());
-        blocking(move || {
-            if let Some(map) = news {
-                meta.put_meta(&name, &map).map_err(io::Error::other)?;
+        {
+            // Whoever finds its region marked finds it marked on the device, too.
+            let mut dirty = dirty.lock().await;
+            if dirty.set(extent)
+                && let Err(error) = self.write_down(&dirty).await
+            {
+                self.break_with(error.to_string());
+                return Err(error);
             }
-            put(&primary, extent, &body)
-        })
-        .await
-        .map_err(|e| Error::failed("write past the log", e))
+        }
+        let body = body.clone();
+        blocking(move || put(&primary, extent, &body)).await.map_err(|e| Error::failed("write past the log", e))
+    }
+
+    /// Makes a map of what bypasses the log durable.
+    async fn write_down(&self, dirty: &Dirty) -> Result<()> {
+        let (meta, name, map) = (self.meta.clone(), dirty_name(self.disk), dirty.encode());
+        let written = blocking(move || meta.put_meta(&name, &map).map_err(io::Error::other)).await;
+        written.map_err(|e| Error::failed("remember what bypasses the log", e))
     }
 
     /// Lets writes bypass the log from here on.
@@ -329,13 +337,10 @@ impl DiskVolume {
         let blocks = self.size_blocks.load(Ordering::Relaxed);
         // What a comparison had not reached yet still differs.
         let dirty = if let Route::Resync(dirty) = &*route { dirty.clone() } else { Dirty::new(blocks) };
-        let (meta, name, map) = (self.meta.clone(), dirty_name(self.disk), dirty.encode());
-        blocking(move || meta.put_meta(&name, &map).map_err(io::Error::other))
-            .await
-            .map_err(|e| Error::failed("remember what bypasses the log", e))?;
+        self.write_down(&dirty).await?;
         self.domain.open_gap(self.disk).await.map_err(refused)?;
         tracing::warn!(disk = %self.disk, "the log is full: writes bypass it, a gap begins");
-        *route = Route::Bypass(Mutex::new(dirty));
+        *route = Route::Bypass(tokio::sync::Mutex::new(dirty));
         Ok(())
     }
 
@@ -351,7 +356,7 @@ impl DiskVolume {
     pub(crate) async fn reroute(&self) -> Option<Vec<Extent>> {
         let mut route = self.route.write().await;
         if let Route::Bypass(dirty) = &*route {
-            let dirty = lock(dirty).clone();
+            let dirty = dirty.lock().await.clone();
             *route = Route::Resync(dirty);
         }
         if let Route::Resync(dirty) = &*route { Some(dirty.extents()) } else { None }
