@@ -7,8 +7,8 @@ import sys
 import uuid
 
 from tlf import history, records, segment
-from tlf.store import Directory
-from tlf.wire import BLOCK, Refused, digest
+from store import directory
+from tlf.wire import BLOCK, Refused, digest, must
 
 KINDS, ROLES = (None, "log", "base", "cut"), (None, "writer", "maintenance")
 
@@ -37,7 +37,9 @@ def meaning_of(key, data, domain):
         masks = {f"features_{x}": int(g[f"features_{x}"], 16) for x in ("read", "write", "gc", "compat")}
         return {"genesis": {"domain": g["domain"], "name": g["name"], "created_ns": int(g["created_ns"])} | masks}
     if key == "v/hint":
-        return {"hint": shown(records.read_hint(data, domain))}
+        hint = records.read_record(data, 2, "domain epoch seq")
+        must(hint["domain"] == domain, "WrongDomain", hint["domain"].hex())
+        return {"hint": shown(hint)}
     if key.startswith("claim/"):
         return {"claim": shown(records.read_claim(key, data, domain))}
     s = segment.Segment(key, data, domain)
@@ -52,7 +54,7 @@ def meaning_of(key, data, domain):
                     "hash": f.hash.hex()} for f in s.frames],
         "times": [list(step) for step in s.steps],
         "events": [{"lsn": e.lsn, "code": e.code, "name": e.name,
-                    "fields": {k: v for k, v in shown(e.fields).items() if type(v) is not object}} for e in s.events],
+                    "fields": {k: v for k, v in shown(e.fields).items() if v is not None}} for e in s.events],
         "stream_blake3": digest(stream).hex(),
     }
 
@@ -96,7 +98,7 @@ def domain_meaning(store):
 def check_domain(path):
     vector = json.loads(path.read_text())
     try:
-        found = domain_meaning(Directory(path.with_suffix("")))
+        found = domain_meaning(directory(path.with_suffix("")))
     except Refused as refused:
         found = {"error": refused.error, "key": refused.key}
     wanted = vector.get("meaning") or {name: vector[name] for name in ("error", "key")}

@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tidemark_bucket::{Bucket, Fault, Faults, Op};
 use tidemark_env::Env;
-use tidemark_format::{Epoch, ErrorKind, KeyFamily, Lsn, ObjectKey, Seq};
+use tidemark_format::{DiskId, Epoch, ErrorKind, KeyFamily, Lsn, ObjectKey, Seq};
 use tidemark_reader::{Domain, Error, ReaderOptions};
 
 /// A disk and `n` segments of one write each.
@@ -213,17 +213,21 @@ async fn a_segment_of_another_place_is_refused() {
 
 #[tokio::test]
 async fn a_segment_that_breaks_the_hash_chain_is_refused() {
-    // Same place, same LSNs, another history.
-    let log = with_segments(5).await;
-    let mut other = LogBuilder::in_memory().await;
-    let disk = other.blank_disk(1, 64);
-    other.write(disk, 1, &[1; 512]);
-    other.seal().await;
-    let bytes = other.bucket.read_only().get(&key(1, 1)).await.unwrap();
-    log.bucket.deleter().delete(&key(1, 1)).await.unwrap();
-    log.bucket.appender().put(&key(1, 1), bytes).await.unwrap();
-    let error = log.open_error().await;
-    assert!(matches!(error, Error::Chain { key: k, .. } if k == key(1, 2)), "{error}");
+    // Same place, same LSNs, another history: in the newest epoch, and in one that another has closed.
+    for closed in [false, true] {
+        let mut log = with_segments(5).await;
+        if closed {
+            log.begin_epoch().await;
+        }
+        let mut other = LogBuilder::in_memory().await;
+        other.blank_disk(1, 32);
+        other.seal().await;
+        let bytes = other.bucket.read_only().get(&key(1, 1)).await.unwrap();
+        log.bucket.deleter().delete(&key(1, 1)).await.unwrap();
+        log.bucket.appender().put(&key(1, 1), bytes).await.unwrap();
+        let error = log.open_error().await;
+        assert!(matches!(error, Error::Chain { key: k, .. } if k == key(1, 2)), "closed: {closed}, {error}");
+    }
 }
 
 //= SPEC.md#reader-rules
@@ -248,6 +252,42 @@ async fn a_clone_of_the_owner_ends_the_newest_epoch_where_their_segments_part() 
     assert_eq!(log.open().await.timeline().latest().lsn, Lsn::new(5), "the clone's segment continues segment 1");
 }
 
+//= SPEC.md#reader-rules
+//#
+#[tokio::test]
+async fn a_lost_claim_is_named_and_hides_neither_a_domain_nor_its_newest_history() {
+    for (claims, lost) in [(1, 1), (2, 2), (3, 2), (9, 9), (4, 4)] {
+        let mut log = with_segments(3).await;
+        for _ in 1..claims {
+            log.begin_epoch().await;
+        }
+        let lost_key = ObjectKey::writer_claim(Epoch::new(lost));
+        let faults = Faults::seeded(1).on(&lost_key.to_string(), Op::Get, Fault::Stale404, 1.0);
+        // Readers that leap over the lost claim find the history that there is.
+        match open(log.bucket.with_faults(faults).read_only()).await {
+            Err(error) => assert!(matches!(error, Error::Missing { key, .. } if key == lost_key), "{error}"),
+            Ok(domain) => {
+                assert!(lost < claims, "claim {lost} of {claims} is lost");
+                assert_eq!(domain.timeline().newest_claim(), log.epoch);
+            }
+        }
+    }
+}
+
+/// A claim that comes between the two questions is no lost one.
+#[tokio::test]
+async fn fault_a_claim_that_a_reader_just_missed_is_found_when_its_cut_is() {
+    let mut log = with_segments(3).await;
+    log.begin_epoch().await;
+    log.write(DiskId::new(1), 1, &[1; 512]);
+    log.seal().await;
+    let faults = Faults::seeded(1).at("claim/w/0000000000000002", Op::Get, Fault::Stale404, 1);
+    let domain = open(log.bucket.with_faults(faults).read_only()).await.unwrap();
+    assert_eq!((domain.timeline().latest().lsn, domain.timeline().final_through()), (log.latest(), log.latest()));
+}
+
+//= SPEC.md#reader-rules
+//#
 #[tokio::test]
 async fn a_lost_cut_is_named_and_does_not_hide_its_epoch() {
     let mut log = with_segments(3).await;

@@ -3,8 +3,6 @@ simple where it could be fast, and cites the rules that it enforces. Read in thi
 
     wire      numbers, packed columns, CBOR records, and what a refusal is
     segment   header, index, frames, times, events, CUT
-    records   genesis, claims, hints
-    store     a directory or an S3 endpoint; GET is all it takes
+    records   genesis, claims
     history   from the claims to the one true sequence of segments, and from there to a disk at a point
-    __main__  the commands `restore` and `verify`
 """

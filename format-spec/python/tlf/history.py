@@ -1,10 +1,11 @@
 """From the claims to the one true sequence of segments, and from there to a disk at a point. SPEC.md, Reader rules."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
+from itertools import count, islice, pairwise
 
 from .records import read_claim, read_genesis
-from .segment import BASE, BLOCK, CUT, DATA, LOG, Segment, segment_key
-from .wire import Refused
+from .segment import BASE, CUT, DATA, LOG, Segment, segment_key
+from .wire import BLOCK, DISK_BLOCKS_MAX, Refused
 
 IN_FLIGHT_MAX = 16  # F-5: so far behind the end of the log R-3 looks
 
@@ -13,34 +14,31 @@ def stop(refused, *_):
     raise refused
 
 
+def absent(found):
+    return isinstance(found, Refused) and found.error == "Missing"
+
+
 class History:
     """What a bucket says. `damaged(refused, first_lsn, last_lsn)` is told what breaks a rule; if it returns, reading goes on."""
 
-    def __init__(self, store, damaged=stop):
-        self.store, self.damaged, self.domain = store, damaged, None
-        genesis = self.read("tidemark.json", read_genesis)
-        if self.usable(genesis):
+    def __init__(self, get, damaged=stop):
+        self.get, self.damaged, self.domain, self.name = get, damaged, None, None
+        if self.usable(genesis := self.read("tidemark.json", read_genesis)):
             self.domain, self.name = bytes.fromhex(genesis["domain"].replace("-", "")), genesis["name"]
-        self.claims = 0  # number of the newest, c
-        while not absent(claim := self.read(self.next_claim(), read_claim)):
-            self.usable(claim)
-            self.claims += 1
-        chain, behind = self.walk()
+        claims = self.newest_claim()
+        epoch, chain, behind = self.walk(claims)
         self.check_chain(chain)
         self.check_end(behind)
         acked = max((s.header.acked_through for s in self.segments), default=0)
-        newest = self.epoch == self.claims and self.store.get(self.next_claim()) is None
+        newest = epoch == claims and absent(self.claim(claims + 1))
         self.final_through = self.last_lsn if newest else acked  # R-4
         self.events = [event for s in self.segments for event in s.events]
         self.steps = [step for s in self.segments for step in s.steps]
         self.check_disks(whole=len(chain) == len(self.segments))
 
-    def next_claim(self):
-        return f"claim/w/{self.claims + 1:016x}"
-
     def read(self, key, decode=Segment):
         """The object under a key, or the `Refused` that says what is wrong with it."""
-        data = self.store.get(key)
+        data = self.get(key)
         try:
             return Refused("Missing", "it is not there", key) if data is None else decode(key, data, self.domain)
         except Refused as refused:
@@ -51,32 +49,41 @@ class History:
             self.damaged(found, *lsns)
         return not isinstance(found, Refused)
 
-    def walk(self):
-        """R-3: (key, object) of the history, oldest first, and of what lies behind its end."""
-        self.epoch = self.claims  # becomes that of the newest CUT, h
-        while self.epoch and absent(self.read(segment_key(LOG, "w", self.epoch, 0))):
-            self.epoch -= 1
-        if not self.epoch:
-            return [], []
-        log = ((key, self.read(key)) for key in (segment_key(LOG, "w", self.epoch, seq) for seq in range(2**64)))
+    def claim(self, epoch):
+        return self.read(f"claim/w/{epoch:016x}", read_claim)
+
+    def newest_claim(self):
+        """c. R-8: a claim is lost if the next one, or its own CUT, is there without it."""
+        for epoch in count(1):
+            if absent(self.claim(epoch)) and absent(self.claim(epoch + 1)) and absent(self.read(segment_key(LOG, "w", epoch, 0))):
+                return epoch - 1
+            self.usable(self.claim(epoch))  # asked for again: it may have come between the two
+
+    def walk(self, claims):
+        """R-3: the newest epoch with a CUT, h; the objects of the history, oldest first, and those that lie behind its end."""
+        epoch = claims
+        while epoch and all(absent(self.read(segment_key(LOG, "w", epoch, seq))) for seq in (0, 1)):
+            epoch -= 1
+        if not epoch:
+            return epoch, [], []
+        log = (self.read(segment_key(LOG, "w", epoch, seq)) for seq in count())
         chain = [next(log)]
-        for key, found in log:
-            both = isinstance(found, Segment) and isinstance(chain[-1][1], Segment)
-            if absent(found) or (both and found.header.prev_header_hash != chain[-1][1].header.header_hash):
+        for found in log:
+            both = isinstance(found, Segment) and isinstance(chain[-1], Segment)
+            if absent(found) or (both and found.header.prev_header_hash != chain[-1].header.header_hash):
                 break
-            chain.append((key, found))
-        behind = [(key, found), *(entry for _, entry in zip(range(IN_FLIGHT_MAX), log))]
-        while isinstance(chain[0][1], Segment) and "tail_epoch" in (cut := chain[0][1].cut):
-            keys = [segment_key(LOG, "w", cut["tail_epoch"], seq) for seq in range(cut["tail_seq"] + 1)]
-            chain = [(key, self.read(key)) for key in keys] + chain
-        return chain, behind
+            chain.append(found)
+        behind = [found, *islice(log, IN_FLIGHT_MAX)]
+        while isinstance(chain[0], Segment) and "tail_epoch" in (cut := chain[0].cut):
+            chain[:0] = [self.read(segment_key(LOG, "w", cut["tail_epoch"], seq)) for seq in range(cut["tail_seq"] + 1)]
+        return epoch, chain, behind
 
     def check_chain(self, chain):
         """O-3, C-2, C-3, T-1. Objects that cannot be used cost the LSNs between their neighbours."""
         self.segments, last, next_lsn = [], None, None
-        for i, (key, s) in enumerate(chain):
+        for i, s in enumerate(chain):
             if isinstance(s, Refused):
-                first = next((t.header.first_lsn for _, t in chain[i:] if isinstance(t, Segment)), 0)
+                first = next((t.header.first_lsn for t in chain[i:] if isinstance(t, Segment)), 0)
                 lost = () if next_lsn is None or first <= next_lsn else (next_lsn, first - 1)
                 self.usable(s, *lost)
                 last, next_lsn = None, first if lost else next_lsn
@@ -89,18 +96,17 @@ class History:
             elif last and h.first_time_ns < last.header.last_time_ns:
                 breach = f"it begins before the time at which {last.key} ends"
             if breach:
-                self.damaged(Refused("Chain", breach, key), *(() if h.kind == CUT else (h.first_lsn, h.last_lsn)))
+                self.damaged(Refused("Chain", breach, s.key), *(() if h.kind == CUT else (h.first_lsn, h.last_lsn)))
             self.segments.append(s)
             last, next_lsn = s, h.last_lsn + 1
         self.last_lsn = self.segments[-1].header.last_lsn if self.segments else 0
 
     def check_end(self, behind):
         """R-3: whether something was acknowledged that is not there."""
-        acked = max((s.header.acked_through for _, s in behind if isinstance(s, Segment)), default=0)
+        acked = max((s.header.acked_through for s in behind if isinstance(s, Segment)), default=0)
         if acked > self.last_lsn:
-            key, found = behind[0]
-            error = "Missing" if absent(found) else "Chain"
-            self.damaged(Refused(error, f"lsn {acked} was acknowledged behind it", key), self.last_lsn + 1, acked)
+            found = Refused("Missing" if absent(behind[0]) else "Chain", f"lsn {acked} was acknowledged behind it", behind[0].key)
+            self.damaged(found, self.last_lsn + 1, acked)
 
     def check_disks(self, whole):
         """E-3. Where a part of the log cannot be read, the CUTs say which disks there are."""
@@ -112,6 +118,14 @@ class History:
                 self.damaged(Refused("Event", f"{e.name} of disk {disk} at lsn {e.lsn}", s.key), e.lsn, e.lsn)
             if is_new:
                 self.disks[disk] = f"{e.fields['vm']}/{e.fields['name']}"
+
+    def bookmark(self, name):
+        """The LSN of a bookmark, of equal names the newest; 0 if there is none."""
+        return max((e.lsn for e in self.events if e.name == "BOOKMARK" and e.fields["name"] == name), default=0)
+
+    def at(self, time_ns):
+        """The last LSN whose time is not later than this; 0 if there is none."""
+        return next((lsn - 1 for lsn, time in self.steps if time > time_ns), self.last_lsn)
 
     def of_disk(self, disk, point, *names):
         """Events of a disk at or before a point."""
@@ -140,49 +154,28 @@ class History:
         return s
 
     def restore(self, disk, point, file):
-        """R-5, newest first: a block belongs to the first row that covers it. Writes data into `file`, which is zeros, and returns
-        the runs of blocks that are unknown."""
+        """R-5. Writes data into `file`, which is zeros, and returns the runs of blocks that are unknown."""
         bases = [base for base in (self.base(*extent) for extent in self.extents(disk, point)) if self.usable(base)]
-        layers = [(row.lsn, row, s) for s in self.segments + bases for row in s.rows if row.disk == disk and row.lsn <= point]
-        size = 0
-        for lsn, blocks in self.sizes(disk, point):
-            layers += [(lsn, None, blocks)] if blocks < size else []
-            size = blocks
-        undecided, limit, wanted = Runs(size), size, {}
-        for _, row, s in sorted(layers, key=lambda layer: -layer[0]):
-            if row is None:  # the disk shrank: what is older has nothing to say of blocks from here on
-                limit = min(limit, s)
-                continue
-            for start, end in undecided.take(row.start, min(row.start + row.blocks, limit)):
-                if row.kind == DATA:
-                    wanted.setdefault(s, []).append((row.place + start - row.start, start, end - start))
-        for s, pieces in wanted.items():
-            data, opened = self.store.get(s.key), {}
-            for first, start, blocks in sorted(pieces):
-                for n in s.frames_of(first, first + blocks):
-                    opened = opened if n in opened else {n: s.plaintext(n, data)}
-                    lo, hi = max(first, s.firsts[n]), min(first + blocks, s.firsts[n + 1])
-                    file.seek((start + lo - first) * BLOCK)
-                    file.write(opened[n][(lo - s.firsts[n]) * BLOCK : (hi - s.firsts[n]) * BLOCK])
-        return undecided.runs
-
-
-def absent(found):
-    return isinstance(found, Refused) and found.error == "Missing"
-
-
-class Runs:
-    """Disjoint runs of blocks, in order."""
-
-    def __init__(self, blocks):
-        self.runs = [(0, blocks)] if blocks else []
-
-    def take(self, start, end):
-        """Takes a range out, and returns those parts of it that were there."""
-        if start >= end:
-            return []
-        i = bisect_right(self.runs, start, key=lambda run: run[1])
-        j = bisect_left(self.runs, end, key=lambda run: run[0])
-        hit = self.runs[i:j]
-        self.runs[i:j] = [(a, b) for run in hit for a, b in ((run[0], min(run[1], start)), (max(run[0], end), run[1])) if a < b]
-        return [(max(a, start), min(b, end)) for a, b in hit]
+        rows = [(row, s) for s in self.segments + bases for row in s.rows if row.disk == disk and row.lsn <= point]
+        layers = [(row.lsn, row.start, row.start + row.blocks, (row, s)) for row, s in rows]
+        sizes = self.sizes(disk, point)
+        layers += [(lsn, new, DISK_BLOCKS_MAX, None) for (_, old), (lsn, new) in pairwise(sizes) if new < old]
+        size = sizes[-1][1] if sizes else 0
+        bounds = sorted({0, size} | {min(bound, size) for layer in layers for bound in layer[1:3]})
+        runs = [None] * (len(bounds) - 1)
+        for _, start, end, layer in sorted(layers, key=lambda layer: layer[0]):
+            first, last = bisect_left(bounds, start), bisect_left(bounds, min(end, size))
+            runs[first:last] = [layer] * (last - first)
+        unknown, pieces = [], {}
+        for (start, end), layer in zip(pairwise(bounds), runs):
+            if layer is None:
+                unknown.append((unknown.pop()[0] if unknown and unknown[-1][1] == start else start, end))
+            elif (row := layer[0]).kind == DATA:
+                pieces.setdefault(layer[1], []).append((row.place + start - row.start, start, end - start))
+        for s, wanted in pieces.items():
+            data = self.get(s.key)
+            for place, start, blocks in wanted:
+                file.seek(start * BLOCK)
+                for n, first, end in s.frames_of(place, blocks):
+                    file.write(s.plaintext(n, data)[(first - s.firsts[n]) * BLOCK : (end - s.firsts[n]) * BLOCK])
+        return unknown

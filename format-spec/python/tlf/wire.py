@@ -1,13 +1,17 @@
-"""What lies in objects: numbers, packed columns, and records. SPEC.md, Packed columns, CBOR, Errors."""
+"""What lies in objects: numbers, packed columns, and records of CBOR. SPEC.md, Packed columns, CBOR, Errors."""
 
 from math import inf
 
 from blake3 import blake3
 
-BLOCK, U64 = 512, 2**64
+BLOCK, DISK_BLOCKS_MAX, U64 = 512, 2**54, 2**64
 NUMBER, NEGATIVE, BYTES, TEXT, LIST, MAP, TAG, SIMPLE = range(8)  # major types of CBOR
 MAPS = [bytes([byte]) for byte in range(0xA0, 0xBC)]  # how a map of definite length begins
-SKIPPED = object()  # stands for a value of a type that records do not have
+# A field has one type wherever its name stands: a number, if nothing else is said here. Some have a range.
+BYTES_OF = {"domain": 16, "nonce": 16, "claim_nonce": 16, "hash": 32, "tail_hash": 32}
+TEXTS_OF = {"role": ("writer", "maintenance"), "mode": ("cas", "attested-single"), "level": ("crash", "fs", "app")}
+MAX_OF = {"disk": 2**32 - 1, "generation": 2**32 - 1, "blocks": DISK_BLOCKS_MAX}
+TYPES = {"vm": str, "name": str, "owner": str, "format": str, "body": bytes, "disks": list} | dict.fromkeys(BYTES_OF, bytes)
 
 
 class Refused(Exception):
@@ -33,11 +37,11 @@ class Cursor:
     def __init__(self, data, short="TooShort"):
         self.data, self.at, self.short = data, 0, short
 
-    def left(self):
-        return len(self.data) - self.at
+    def end(self):
+        must(self.at == len(self.data), "TrailingBytes", f"they begin at {self.at} of {len(self.data)}")
 
     def take(self, n):
-        must(n <= self.left(), self.short, f"{n} bytes wanted, {self.left()} are left")
+        must(self.at + n <= len(self.data), self.short, f"{n} bytes wanted at {self.at} of {len(self.data)}")
         self.at += n
         return self.data[self.at - n : self.at]
 
@@ -46,9 +50,8 @@ class Cursor:
 
     def varint(self):
         value = shift = 0
-        while (byte := self.number(1)) >= 128:
+        while (byte := self.number(1)) >= 128 and shift < 63:
             value, shift = value | (byte & 127) << shift, shift + 7
-            must(shift < 70, "Column", "a varint of more than ten bytes")
         value |= byte << shift
         must(value < U64, "Column", "a varint exceeds 64 bits")
         return value
@@ -59,8 +62,7 @@ class Cursor:
         must(shift <= 63 and width + shift <= 64 and (width or not shift), "Column", f"width {width}, shift {shift}")
         bits = int.from_bytes(self.take((n * width + 7) // 8), "little")
         must(bits >> n * width == 0, "Column", "a padding bit is not zero")
-        mask = (1 << width) - 1
-        numbers = [base + ((bits >> i * width & mask) << shift) for i in range(n)]
+        numbers = [base + ((bits >> i * width & (1 << width) - 1) << shift) for i in range(n)]
         must(max(numbers, default=0) < U64, "Column", "a number exceeds 64 bits")
         return numbers
 
@@ -68,21 +70,15 @@ class Cursor:
 class Cbor(Cursor):
     """The little of CBOR that records need. A general library forgets whether names were in order, and lengths definite."""
 
-    def __init__(self, data):
-        super().__init__(data, short="Cbor")
-
     def head(self):
         """Major type and argument of the next item; an indefinite length is infinite."""
-        first = self.take(1)[0]
-        major, info = first >> 5, first & 31
-        if info < 24:
-            return major, info
+        major, info = divmod(self.number(1), 32)
         indefinite = info == 31 and major in (BYTES, TEXT, LIST, MAP)
-        must(info < 28 or indefinite, "Cbor", f"byte {first:#x}")
-        return major, inf if indefinite else int.from_bytes(self.take(1 << info - 24), "big")
+        must(info < 28 or indefinite, "Cbor", f"an item of type {major} with argument {info}")
+        return major, info if info < 24 else int.from_bytes(self.take(1 << info - 24), "big") if info < 28 else inf
 
     def open(self, wanted):
-        """A number, or the length of a list or map."""
+        """A number, or the length of a text, list or map."""
         major, n = self.head()
         must(major == wanted and n < inf, "Cbor", f"major type {major}, length {n}, where {wanted} is wanted")
         return n
@@ -104,6 +100,7 @@ class Cbor(Cursor):
         return record
 
     def value(self):
+        """A number, bytes, a text or a list of records. Anything else is passed over, and `None`."""
         start = self.at
         major, n = self.head()
         if major == NUMBER:
@@ -119,8 +116,7 @@ class Cbor(Cursor):
         return self.skip()
 
     def skip(self):
-        """Passes over one item of any type. Nesting costs no stack."""
-        items = [1]  # how many are left in each list or map that is open
+        items = [1]  # how many are left in each list or map that is open: nesting costs no stack
         while items:
             if items[-1] == 0 or (items[-1] == inf and self.data[self.at : self.at + 1] == b"\xff"):
                 self.at += items.pop() == inf
@@ -131,31 +127,14 @@ class Cbor(Cursor):
                 self.take(n)
             elif major in (BYTES, TEXT, LIST, MAP, TAG):
                 items.append({MAP: 2 * n, TAG: 1}.get(major, n))
-        return SKIPPED
-
-
-ID16, HASH, ROLE = bytes(16), bytes(32), ("writer", "maintenance")
-# A field has one type wherever it stands: a type, bytes of this length, one of these texts, or a number below this one.
-TYPES = {
-    "vm": str, "name": str, "owner": str, "format": str, "body": bytes, "disks": list, "domain": ID16, "nonce": ID16,
-    "claim_nonce": ID16, "hash": HASH, "tail_hash": HASH, "role": ROLE, "mode": ("cas", "attested-single"),
-    "level": ("crash", "fs", "app"), "disk": 2**32, "generation": 2**32, "blocks": 2**54 + 1,
-}
-
-
-def fits(value, kind):
-    if isinstance(kind, type):
-        return isinstance(value, kind)
-    if isinstance(kind, bytes):
-        return isinstance(value, bytes) and len(value) == len(kind)
-    return value in kind if isinstance(kind, tuple) else isinstance(value, int) and value < kind
 
 
 def fields(record, names, optional=""):
     """CB-1: what this version knows of a record. All `names` must be there."""
-    missing = [name for name in names.split() if name not in record]
-    must(not missing, "Field", f"there is no {missing}")
     known = {name: record[name] for name in (names + " " + optional).split() if name in record}
+    must(known.keys() >= set(names.split()), "Field", f"of {names}, only {list(known)} are there")
     for name, value in known.items():
-        must(fits(value, TYPES.get(name, U64)), "Field", f"{name} is {value!r}")
+        fits = value in TEXTS_OF[name] if name in TEXTS_OF else isinstance(value, TYPES.get(name, int))
+        fits = fits and (name not in BYTES_OF or len(value) == BYTES_OF[name]) and (name not in MAX_OF or value <= MAX_OF[name])
+        must(fits, "Field", f"{name} is {value!r}")
     return known

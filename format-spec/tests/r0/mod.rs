@@ -62,9 +62,20 @@ impl History {
             let expect = Expect { domain: genesis.domain, key };
             Claim::decode(bytes, &expect).map_err(|e| Broken { error: e.name(), key })?;
         }
+        // nothing is written in front of a claim, nor in front of a CUT.
+        let behind = [ObjectKey::writer_claim(Epoch::new(claimed + 2)), ObjectKey::cut(Epoch::new(claimed + 1))];
+        if behind.iter().any(|key| bucket.contains_key(key)) {
+            return Err(missing(ObjectKey::writer_claim(Epoch::new(claimed + 1))));
+        }
         let mut history = Self { genesis, log: Vec::new(), bases: BTreeMap::new(), final_through: Lsn::ZERO };
-        let newest = (1..=claimed).rev().map(Epoch::new).find(|epoch| bucket.contains_key(&ObjectKey::cut(*epoch)));
-        let Some(newest) = newest else { return Ok(history) };
+        let begun = |epoch: &Epoch| {
+            let first = ObjectKey::Log { epoch: *epoch, seq: Seq::new(1) };
+            bucket.contains_key(&ObjectKey::cut(*epoch)) || bucket.contains_key(&first)
+        };
+        let Some(newest) = (1..=claimed).rev().map(Epoch::new).find(begun) else { return Ok(history) };
+        if !bucket.contains_key(&ObjectKey::cut(newest)) {
+            return Err(missing(ObjectKey::cut(newest)));
+        }
         // Epochs from the newest to the oldest, each with its segments in order.
         let mut epochs = vec![history.newest_epoch(bucket, newest)?];
         while let Some(Tail { epoch, seq, .. }) = epochs.last().and_then(|segments| predecessor(&segments[0])) {

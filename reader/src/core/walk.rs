@@ -181,6 +181,9 @@ impl Walk {
         let key = want.key;
         assert!(self.asked.remove(&key), "an answer to {key} that nobody asked for");
         match (key, answer) {
+            (_, Answer::Absent) if want.must => {
+                return Err(Error::Missing { key, why: "what is written behind it is there".into() });
+            }
             (ObjectKey::Claim { epoch, .. }, Answer::Absent) => {
                 self.claim_hi = Some(self.claim_hi.map_or(epoch.get(), |hi| hi.min(epoch.get())));
             }
@@ -190,9 +193,6 @@ impl Walk {
                 if let Some(probe) = self.probe.as_mut().filter(|p| p.epoch == epoch) {
                     probe.window = (probe.window * 2).min(WINDOW_MAX);
                 }
-            }
-            (ObjectKey::Log { .. }, Answer::Absent) if want.must => {
-                return Err(Error::Missing { key, why: "a later object of the log names it".into() });
             }
             (_, Answer::Damaged(error)) if want.must || matches!(key, ObjectKey::Claim { .. }) => return Err(error),
             (ObjectKey::Log { epoch, seq }, answer @ (Answer::Absent | Answer::Damaged(_))) => {
@@ -307,16 +307,19 @@ impl Walk {
             return Ok(());
         }
         match self.claim_hi {
-            Some(hi) if hi <= self.claim_lo => {
-                let key = ObjectKey::writer_claim(Epoch::new(hi));
-                return Err(Error::Missing { key, why: format!("claim {} came after it", self.claim_lo) });
-            }
+            Some(hi) if hi <= self.claim_lo => self.want_lost_claim(hi),
             _ if self.claim_lo == u64::MAX => {
                 let key = ObjectKey::writer_claim(Epoch::new(u64::MAX));
                 return Err(Error::Chain { key, why: "no epoch can follow it".into() });
             }
             Some(hi) if hi == self.claim_lo + 1 => {
+                // What would be written behind this claim: `judge_cuts` sees whether it is there.
+                hi.checked_add(1).into_iter().for_each(|next| self.want_claim(next));
+                self.want_cuts(self.claim_lo, hi, None);
                 self.phase = Phase::Cuts { next: self.claim_lo, asked_to: self.claim_lo, batch: 1 };
+                if self.claim_lo > 0 {
+                    return self.judge_cuts(self.claim_lo, self.claim_lo, 1);
+                }
             }
             Some(hi) => self.want_claim(self.claim_lo + (hi - self.claim_lo) / 2),
             None => {
@@ -327,7 +330,24 @@ impl Walk {
         Ok(())
     }
 
+    /// Asks once more for a claim that was absent though there is something behind it: it may have come between the two.
+    fn want_lost_claim(&mut self, number: u64) {
+        self.claim_hi = None;
+        self.queue.push_back(Want { key: ObjectKey::writer_claim(Epoch::new(number)), must: true });
+    }
+
     fn judge_cuts(&mut self, next: u64, asked_to: u64, batch: u64) -> Result<()> {
+        //= SPEC.md#reader-rules
+        //#
+        if let Some(hi) = self.claim_hi {
+            let cut = (Epoch::new(hi), Seq::new(0));
+            let has_cut = self.known.contains_key(&cut) || self.damaged.contains_key(&ObjectKey::cut(cut.0));
+            if has_cut || hi <= self.claim_lo {
+                (self.phase, self.stride) = (Phase::Claims, 1);
+                self.want_lost_claim(hi);
+                return Ok(());
+            }
+        }
         for number in (asked_to + 1..=next).rev() {
             let epoch = Epoch::new(number);
             if let Some(error) = self.damaged.remove(&ObjectKey::cut(epoch)) {
@@ -338,6 +358,8 @@ impl Walk {
                 self.phase = Phase::Chain { batch: 1 };
                 return Ok(());
             }
+            //= SPEC.md#reader-rules
+            //#
             // Nothing is written in front of a CUT: it was late, or it is lost.
             let first = ObjectKey::Log { epoch, seq: Seq::new(1) };
             if self.known.contains_key(&(epoch, Seq::new(1))) || self.damaged.contains_key(&first) {

@@ -276,6 +276,7 @@ pub(super) fn all() -> Vec<Domain> {
 /// `grown` with one thing wrong.
 fn broken() -> Vec<Domain> {
     let log = |epoch, seq| ObjectKey::Log { epoch: Epoch::new(epoch), seq: Seq::new(seq) };
+    let claim = |epoch| ObjectKey::writer_claim(Epoch::new(epoch));
     let base = ObjectKey::Base { role: Role::Writer, epoch: Epoch::new(3), seq: Seq::new(1) };
     let bad = |name: &str, about: &str, rules: &[&'static str], error, key, change: &dyn Fn(&mut Bucket)| {
         let mut bucket = grown().bucket;
@@ -297,6 +298,22 @@ fn broken() -> Vec<Domain> {
         bad("missing-predecessor", "the CUT of a predecessor is gone", &["R-3"], "Missing", log(1, 0), &|bucket| {
             bucket.remove(&log(1, 0));
         }),
+        bad("missing-claim", "a claim is gone, later ones are there", &["R-8"], "Missing", claim(2), &|bucket| {
+            bucket.remove(&claim(2));
+        }),
+        bad("missing-claim-1", "the only claim is gone: no empty domain", &["R-8"], "Missing", claim(1), &|bucket| {
+            bucket.retain(|key, _| !matches!(key, ObjectKey::Claim { .. }));
+        }),
+        bad(
+            "missing-cut",
+            "the CUT of the newest epoch is gone: no older history",
+            &["R-8"],
+            "Missing",
+            log(3, 0),
+            &|bucket| {
+                bucket.remove(&log(3, 0));
+            },
+        ),
         bad("missing-genesis", "no tidemark.json", &[], "Missing", ObjectKey::Genesis, &|bucket| {
             bucket.remove(&ObjectKey::Genesis);
         }),
