@@ -154,6 +154,23 @@ async fn several_damages_are_all_reported_with_the_lsns_that_they_cost() {
 }
 
 #[tokio::test]
+async fn a_broken_base_segment_is_reported_once_with_all_that_it_costs() {
+    let dir = bucket().await;
+    let base = ObjectKey::Base { role: Role::Writer, epoch: Epoch::new(1), seq: Seq::new(1) };
+    let whole = std::fs::read(dir.path(base)).unwrap();
+    // Of the header, and of a section behind it.
+    for at in [20, 520] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(dir.path(base), &bytes).unwrap();
+        let report = dir.verify().await;
+        let [damage] = report.damage.as_slice() else { panic!("{:#?}", report.damage) };
+        assert_eq!((damage.object.clone(), damage.blocks[0].extent), (base.to_string(), Extent::new(0, 512)));
+        assert_eq!(damage.lsns.map(|(first, _)| first), Some(damage.blocks[0].first_lsn));
+    }
+}
+
+#[tokio::test]
 async fn what_nothing_refers_to_is_listed_and_harmless() {
     let mut dir = bucket().await;
     let orphan = segment(1, 9);

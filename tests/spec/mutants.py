@@ -1,10 +1,10 @@
 """Takes single rules of SPEC.md out of the reader, one at a time, and shows that a test notices.
 
-Works on a copy of the tree below target/mutants, with the build directory of the tree's own as a start. Not part of CI: each mutant
-is a build.
+Works on a copy of the tree below target/mutants, and builds where the tree itself does. Not part of CI: each mutant is a build.
 
 usage: mutants.py [RULE...]"""
 
+import os
 import pathlib
 import re
 import shutil
@@ -29,6 +29,7 @@ MUTANTS = {
     "R-3": ("reader/src/core/walk.rs", "probe.looked_to < look_to {", "probe.looked_to > look_to {", "tidemark-reader"),
     "R-6": ("reader/src/image.rs", "if history.consistent_from(at).is_none() {", "if false {", "tidemark-reader"),
     "R-7": ("reader/src/domain.rs", "if header.header_hash != base.header_hash {", "if false {", "tidemark-reader"),
+    "R-8": ("reader/src/core/walk.rs", "if has_cut || hi <= self.claim_lo {", "if false {", "tidemark-reader"),
 }
 
 root = pathlib.Path(__file__).resolve().parents[2]
@@ -38,7 +39,8 @@ copy = root / "target/mutants"
 def tests(crate):
     # Warnings about what a rule leaves unused are no failures.
     command = ["cargo", "nextest", "run", "--no-fail-fast", "-p", crate, "--cargo-quiet", "--final-status-level", "fail"]
-    ran = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    environment = os.environ | {"CARGO_TARGET_DIR": str(root / "target")}
+    ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     text = ran.stdout + ran.stderr
     failed = sorted(set(re.findall(r"FAIL \[.*?\] (?:\(.*?\) )?(.+)", text)))
     built = "Summary [" in text
@@ -50,14 +52,13 @@ def main():
     copy.mkdir(parents=True, exist_ok=True)
     files = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, files):
-        if (root / name).is_file():
+        # What is the same keeps the time that cargo knows; what is not gets a new one, so that no mutant's build outlives it.
+        if (root / name).is_file() and not ((copy / name).exists() and (copy / name).read_bytes() == (root / name).read_bytes()):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, copy / name)
-    # What the tests run beside cargo, and what is built already of others' crates.
+            shutil.copyfile(root / name, copy / name)
+            shutil.copymode(root / name, copy / name)
+    # What the tests run beside cargo.
     (copy / ".tools").exists() or (copy / ".tools").symlink_to(root / ".tools")
-    if not (copy / "target").exists():
-        (copy / "target").mkdir()
-        subprocess.run(["cp", "-a", "--reflink=auto", str(root / "target/debug"), str(copy / "target/debug")], check=True)
     for crate in sorted({MUTANTS[rule][3] for rule in wanted}):
         passed, _, failed, text = tests(crate)
         if not passed:

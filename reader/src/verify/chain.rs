@@ -331,14 +331,20 @@ impl Findings {
             named.push(key);
             let lost = DamagedBlocks { disk, extent: part.extent, first_lsn: part.start, last_lsn: part.start };
             let lsns = Some((part.start, part.start));
+            let known = report.damage.iter().position(|damage| damage.object == key.to_string());
             let mut damage = |what: &str, blocks| {
                 report.damage.push(Damage { object: key.to_string(), what: what.to_owned(), lsns, blocks });
             };
             match self.bases.get(&key) {
                 None => damage("it is missing, though the log names it", vec![lost]),
-                Some(None) | Some(Some(Head { readable: false, .. })) => {
-                    damage("nothing of it can be read", vec![lost])
-                }
+                // What is wrong with it was said when it was read; here is what that costs.
+                Some(None) | Some(Some(Head { readable: false, .. })) => match known {
+                    Some(at) => {
+                        report.damage[at].lsns = lsns;
+                        report.damage[at].blocks.push(lost);
+                    }
+                    None => damage("nothing of it can be read", vec![lost]),
+                },
                 Some(Some(head)) if head.header.header_hash != part.base.header_hash => {
                     damage("it is not the object that the log names: its header hash differs", vec![lost]);
                 }
