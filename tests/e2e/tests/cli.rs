@@ -332,4 +332,15 @@ fn a_store_that_lies_is_refused_at_attach_with_the_promise_that_it_broke() {
     assert_eq!(tidemark.run(create).stderr, ran.stderr);
     let attested = tidemark.json([&create[..], &["--attest-single-writer"]].concat());
     assert_eq!(attested["mode"], "attested-single");
+
+    // Each writer of such a domain needs the promise again.
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), [7; 4096]).unwrap();
+    let file = image.path().display().to_string();
+    let ingest = ["ingest", &url, "--disk", "a/b", "--format", "raw", &file];
+    let refused = tidemark.run(ingest);
+    assert_eq!((refused.code, refused.stderr.lines().nth(1)), (Some(1), Some(hint)), "{refused:?}");
+    tidemark.ok([&ingest[..], &["--attest-single-writer"]].concat());
+    tidemark.ok(["bench", "write", &url, "--total", "64K", "--attest-single-writer"]);
+    assert_eq!(tidemark.json(["verify", &url])["intact"], true);
 }

@@ -4,8 +4,9 @@ use crate::commands::Command;
 use clap::{Args, Parser};
 use std::fmt;
 use std::str::FromStr;
-use tidemark_bucket::BucketUrl;
+use tidemark_bucket::{Attestation, BucketUrl};
 use tidemark_format::{BLOCK_BYTES, DiskId};
+use tidemark_writer::Attach;
 
 /// Continuous data protection for VM disks whose only database is a bucket.
 ///
@@ -48,6 +49,24 @@ pub(crate) struct BucketArgs {
     /// Where the domain's objects are
     #[arg(value_name = "URL")]
     pub(crate) url: UrlText,
+}
+
+/// What the operator vouches for where the store promises too little.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct AttestArgs {
+    /// The store cannot create objects atomically; I promise that there is only ever one writer
+    #[arg(long)]
+    attest_single_writer: bool,
+}
+
+impl AttestArgs {
+    pub(crate) fn attestation(self) -> Attestation {
+        if self.attest_single_writer { Attestation::SingleWriterAttested } else { Attestation::None }
+    }
+
+    pub(crate) fn attach(self) -> Attach {
+        if self.attest_single_writer { Attach::AttestedSingle } else { Attach::Probe }
+    }
 }
 
 /// A bucket's URL as it was typed. It is parsed where it is used: the parser of arguments would repeat what it refuses,

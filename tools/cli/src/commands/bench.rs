@@ -1,6 +1,6 @@
 //! `tidemark bench`: what a bucket can take and give, from here. The project's own measurements are in tests/bench.
 
-use crate::args::{BucketArgs, DiskRef, SizeBytes};
+use crate::args::{AttestArgs, BucketArgs, DiskRef, SizeBytes};
 use crate::context::{disk_at, open_bucket, open_domain, resolve};
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
@@ -40,6 +40,8 @@ pub(crate) struct WriteArgs {
     /// Percent of each write that compresses away
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     compressible: u8,
+    #[command(flatten)]
+    attest: AttestArgs,
 }
 
 /// Measure reading
@@ -122,7 +124,8 @@ async fn write(args: WriteArgs, ui: &Ui) -> anyhow::Result<Report> {
     }
     let env = Env::system();
     let bucket = open_bucket(&args.bucket)?;
-    let options = WriterOptions { owner: "tidemark bench".to_owned(), ..Default::default() };
+    let attach = args.attest.attach();
+    let options = WriterOptions { owner: "tidemark bench".to_owned(), attach, ..Default::default() };
     let writer = DomainWriter::open(bucket.appender(), options, env.clone()).await?;
     let writes = args.total.get().div_ceil(size).max(1);
     let name = format!("{:016x}", env.entropy.number());

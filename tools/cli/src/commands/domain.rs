@@ -1,13 +1,13 @@
 //! `tidemark domain`: making and looking at protected domains.
 
-use crate::args::BucketArgs;
+use crate::args::{AttestArgs, BucketArgs};
 use crate::context::{open_bucket, open_domain};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tidemark_bucket::{Attestation, Bucket, attach_probe};
+use tidemark_bucket::{Bucket, attach_probe};
 use tidemark_env::Env;
 use tidemark_reader::{ReaderOptions, TimeText};
 use tidemark_writer::create_domain;
@@ -31,9 +31,8 @@ pub(crate) struct CreateArgs {
     /// What people call the domain
     #[arg(long)]
     name: String,
-    /// The store cannot create objects atomically; I promise that there is only ever one writer
-    #[arg(long)]
-    attest_single_writer: bool,
+    #[command(flatten)]
+    attest: AttestArgs,
 }
 
 /// Show a domain
@@ -76,8 +75,7 @@ async fn create(args: CreateArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let bucket = open_bucket(&args.bucket)?;
     make_directory(&bucket)?;
     let env = Env::system();
-    let attestation = if args.attest_single_writer { Attestation::SingleWriterAttested } else { Attestation::None };
-    let mode = attach_probe(&bucket.appender(), &*env.entropy, attestation).await?;
+    let mode = attach_probe(&bucket.appender(), &*env.entropy, args.attest.attestation()).await?;
     let genesis = create_domain(&bucket.appender(), &args.name, &env).await?;
     let created = Created {
         domain: genesis.domain.to_string(),

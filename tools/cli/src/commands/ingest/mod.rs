@@ -5,7 +5,7 @@ mod items;
 mod log;
 mod raw;
 
-use crate::args::{BucketArgs, DiskName, SizeBytes, disk_size};
+use crate::args::{AttestArgs, BucketArgs, DiskName, SizeBytes, disk_size};
 use crate::context::open_bucket;
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
@@ -54,6 +54,8 @@ pub(crate) struct IngestArgs {
     /// zstd level, 1 to 19
     #[arg(long, value_name = "LEVEL", default_value_t = 1)]
     level: i32,
+    #[command(flatten)]
+    attest: AttestArgs,
     /// What to read: a file, or `-` for stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -137,6 +139,7 @@ async fn open_writer(args: &IngestArgs) -> anyhow::Result<DomainWriter> {
         age_ms_max: args.segment_age_ms,
         buffer_bytes_max: defaults.buffer_bytes_max.max(segment_bytes_max.saturating_mul(3)),
         zstd_level: args.level,
+        attach: args.attest.attach(),
         ..defaults
     };
     Ok(DomainWriter::open(bucket.appender(), options, Env::system()).await?)
