@@ -7,10 +7,10 @@ PROFILE ?= default
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test lint docs bench fuzz conformance providers install install-c header clean
+.PHONY: help demo test lint docs bench fuzz mutants conformance providers install install-built install-c header clean
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
-	@echo 'also: make lint docs bench fuzz conformance install header providers clean'
+	@echo 'also: make lint docs bench fuzz mutants conformance install header providers clean'
 
 demo:
 	@scripts/install demo
@@ -40,6 +40,11 @@ fuzz:
 	@scripts/install ci
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
+# Takes twelve rules of the specification out of the reader, one at a time, and shows that tests notice: a build each, some 20 min.
+mutants:
+	@scripts/install test
+	python3 tests/spec/mutants.py $(RULES)
+
 # Every promise that a store has to keep, tried on one: memory, file, seaweedfs, seaweedfs-tls, azurite, ceph, ceph-versioned,
 # rclone (which breaks them), or the URL of a store of yours.
 STORE ?= seaweedfs
@@ -56,11 +61,15 @@ providers:
 PREFIX ?= /usr/local
 install:
 	cargo build --release -p tidemark -p tidemark-c
-	$(MAKE) --no-print-directory install-c BUILT=$(TARGET)/release
-	install -D -m 755 $(TARGET)/release/tidemark $(DESTDIR)$(PREFIX)/bin/tidemark
-	$(TARGET)/release/tidemark man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(MAKE) --no-print-directory install-built BUILT=$(TARGET)/release
+
+# All of that, as it was built in BUILT.
+PROGRAM ?= $(BUILT)/tidemark
+install-built: install-c
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/tidemark
+	$(PROGRAM) man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	$(TARGET)/release/tidemark completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidemark
+	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidemark
 
 # The library for C, as it was built in BUILT.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)

@@ -19,6 +19,16 @@ fn run(command: &mut Command) -> String {
     out.into_owned()
 }
 
+/// `make` with what cargo has built for the tests.
+fn make(target: &str, variables: &[String]) {
+    // Cargo leaves the libraries beside this test.
+    let built = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", target]).current_dir(repository());
+    make.arg(format!("BUILT={}", built.display())).args(variables);
+    run(make.env_remove("DESTDIR").env_remove("PREFIX").env_remove("MAKEFLAGS").env_remove("MAKELEVEL"));
+}
+
 /// The library as `make install` leaves it, below a directory.
 struct Installed {
     dir: tempfile::TempDir,
@@ -27,12 +37,7 @@ struct Installed {
 impl Installed {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Cargo leaves the libraries beside this test.
-        let built = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-        let mut make = Command::new("make");
-        make.args(["--no-print-directory", "install-c"]).current_dir(repository());
-        make.arg(format!("PREFIX={}", dir.path().display())).arg(format!("BUILT={}", built.display()));
-        run(make.env_remove("DESTDIR").env_remove("MAKEFLAGS").env_remove("MAKELEVEL"));
+        make("install-c", &[format!("PREFIX={}", dir.path().display())]);
         Self { dir }
     }
 
@@ -105,4 +110,39 @@ fn the_header_is_c_plus_plus_as_well() {
     compiler.args(["-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "x.cc", "-o", "x"]).current_dir(dir);
     run(compiler.args(installed.flags(&["--cflags", "--libs"])));
     run(Command::new(dir.join("x")).env("LD_LIBRARY_PATH", dir.join("lib")));
+}
+
+/// As a packager does it: below a DESTDIR that the installed files know nothing of.
+#[test]
+fn an_installation_into_a_destdir_is_complete_and_found_by_pkg_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, prefix) = (dir.path().display().to_string(), dir.path().join("usr/local"));
+    let program = env!("CARGO_BIN_EXE_tidemark-under-test");
+    make("install-built", &[format!("DESTDIR={root}"), format!("PROGRAM={program}")]);
+    let version = run(Command::new(prefix.join("bin/tidemark")).arg("--version"));
+    let version = version.trim().strip_prefix("tidemark ").unwrap();
+    let installed = ["include/tidemark.h", "lib/libtidemark.a", "lib/libtidemark.so", "lib/libtidemark.so.0"];
+    let installed = installed.into_iter().chain(["share/man/man3/tidemark.3", "share/man/man1/tidemark-verify.1"]);
+    for file in installed.chain(["share/bash-completion/completions/tidemark"]) {
+        assert!(std::fs::metadata(prefix.join(file)).unwrap().len() > 0, "{file}");
+    }
+
+    let pkg_config = |ask: &[&str]| {
+        let mut command = Command::new("pkg-config");
+        command.args(ask).arg("tidemark").env("PKG_CONFIG_SYSROOT_DIR", &root);
+        run(command.env("PKG_CONFIG_LIBDIR", prefix.join("lib/pkgconfig"))).trim().to_owned()
+    };
+    assert_eq!(pkg_config(&["--modversion"]), version);
+    let named = std::fs::read_to_string(prefix.join("lib/pkgconfig/tidemark.pc")).unwrap();
+    assert!(named.contains("prefix=/usr/local\n") && !named.contains(&root), "{named}");
+    let (example, program) = (repository().join("tools/c-abi/examples/protect.c"), dir.path().join("protect"));
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(example);
+    run(cc.args(pkg_config(&["--cflags", "--libs"]).split_whitespace()).arg("-lpthread"));
+    let domain = dir.path().join("domain");
+    std::fs::create_dir(&domain).unwrap();
+    let said = run(Command::new(&program).arg(&domain).env("LD_LIBRARY_PATH", prefix.join("lib")));
+    assert!(said.contains("read back as written"), "{said}");
+    let mut verify = Command::new(prefix.join("bin/tidemark"));
+    run(verify.arg("verify").arg(&domain));
 }

@@ -250,6 +250,14 @@ typedef struct tidemark_status {
 } tidemark_status;
 
 /**
+ * Reads what a disk holds, len bytes from offset on, into data. Returns 0, or an errno if it cannot.
+ *
+ * Called during tidemark_disk_seed, on the thread that called it, for one range after the other. It may wait; it must not throw
+ * or jump out.
+ */
+typedef int (*tidemark_source)(void *user, uint64_t offset, void *data, size_t len);
+
+/**
  * Done.
  */
 #define TIDEMARK_OK 0
@@ -517,6 +525,29 @@ tidemark_code tidemark_disk_add(const struct tidemark_writer *writer,
                                 uint64_t size_bytes,
                                 uint32_t *disk,
                                 struct tidemark_error **error);
+
+/**
+ * Adds a disk that holds something already: its blocks are unknown, and it is not restorable, until tidemark_disk_seed has
+ * brought them. Otherwise as tidemark_disk_add. Its guest may write from now on.
+ */
+tidemark_code tidemark_disk_add_existing(const struct tidemark_writer *writer,
+                                         const char *vm,
+                                         const char *name,
+                                         uint64_t size_bytes,
+                                         uint32_t *disk,
+                                         struct tidemark_error **error);
+
+/**
+ * Brings the existing contents of a disk into the domain, and waits until it is restorable: from *lsn on, which may be NULL. Its
+ * guest may go on writing, if each write is on the disk before it is submitted: then what read finds has it, or it wins over
+ * what read found. A seed that failed, or was cut short by a crash, is started again by the same call.
+ */
+tidemark_code tidemark_disk_seed(const struct tidemark_writer *writer,
+                                 uint32_t disk,
+                                 tidemark_source read,
+                                 void *user,
+                                 uint64_t *lsn,
+                                 struct tidemark_error **error);
 
 /**
  * Finds a disk of the domain by its names: its number, and its size now. size_bytes may be NULL. Does not wait.

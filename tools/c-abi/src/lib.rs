@@ -40,8 +40,8 @@ pub use submit::{
     tidemark_submit_zero,
 };
 pub use writer::{
-    Status, TIDEMARK_APPLICATION, TIDEMARK_CRASH, TIDEMARK_FILE_SYSTEM, TIDEMARK_WRITE_BYTES_MAX, Writer,
-    WriterOptions, tidemark_bookmark, tidemark_disk_add, tidemark_disk_find, tidemark_disk_remove,
-    tidemark_disk_resize, tidemark_flush, tidemark_unmap, tidemark_write, tidemark_writer_abort, tidemark_writer_close,
-    tidemark_writer_open, tidemark_writer_status, tidemark_zero,
+    Source, Status, TIDEMARK_APPLICATION, TIDEMARK_CRASH, TIDEMARK_FILE_SYSTEM, TIDEMARK_WRITE_BYTES_MAX, Writer,
+    WriterOptions, tidemark_bookmark, tidemark_disk_add, tidemark_disk_add_existing, tidemark_disk_find,
+    tidemark_disk_remove, tidemark_disk_resize, tidemark_disk_seed, tidemark_flush, tidemark_unmap, tidemark_write,
+    tidemark_writer_abort, tidemark_writer_close, tidemark_writer_open, tidemark_writer_status, tidemark_zero,
 };

@@ -78,6 +78,15 @@ impl Threads {
         receive.recv().unwrap_or_else(|_| Err(lost()))
     }
 
+    /// Does `work` on the calling thread, which waits; these threads do what it starts.
+    pub(crate) fn help<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+    where
+        Failure: From<E>,
+    {
+        let _here = self.handle().enter();
+        Ok(futures::executor::block_on(work)?)
+    }
+
     fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("it is taken when this is dropped").handle()
     }

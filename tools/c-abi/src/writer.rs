@@ -6,12 +6,13 @@ use crate::store::{Store, TIDEMARK_ATTESTED, open_bucket};
 use crate::submit::Queue;
 use crate::threads::{Threads, check_may_wait};
 use bytes::Bytes;
-use std::ffi::{c_char, c_void};
+use futures::stream;
+use std::ffi::{c_char, c_int, c_void};
 use std::future::Future;
 use std::sync::Arc;
 use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, Level};
-use tidemark_writer::{self as writer, Attach, Committed, Content, DomainWriter, NewDisk};
+use tidemark_writer::{self as writer, Attach, Committed, Content, DomainWriter, NewDisk, SeedPiece, When};
 
 /// Bytes of one write at most.
 pub const TIDEMARK_WRITE_BYTES_MAX: u64 = 32 << 20;
@@ -256,17 +257,98 @@ pub unsafe extern "C" fn tidemark_disk_add(
     disk: *mut u32,
     error: *mut *mut Failure,
 ) -> Code {
+    // SAFETY: the caller vouches for them.
+    unsafe { add(writer, (vm, name), size_bytes, disk, error, ("tidemark_disk_add", Content::Blank)) }
+}
+
+/// Adds a disk that holds something already: its blocks are unknown, and it is not restorable, until tidemark_disk_seed has
+/// brought them. Otherwise as tidemark_disk_add. Its guest may write from now on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidemark_disk_add_existing(
+    writer: *const Writer,
+    vm: *const c_char,
+    name: *const c_char,
+    size_bytes: u64,
+    disk: *mut u32,
+    error: *mut *mut Failure,
+) -> Code {
+    // SAFETY: the caller vouches for them.
+    unsafe { add(writer, (vm, name), size_bytes, disk, error, ("tidemark_disk_add_existing", Content::Existing)) }
+}
+
+/// Adds a disk.
+///
+/// # Safety
+/// Every pointer is null or as the manual says.
+unsafe fn add(
+    writer: *const Writer,
+    (vm, name): (*const c_char, *const c_char),
+    size_bytes: u64,
+    disk: *mut u32,
+    error: *mut *mut Failure,
+    (what, content): (&str, Content),
+) -> Code {
     let body = || {
         // SAFETY: the caller vouches for them.
         let (writer, vm, name) =
             unsafe { (args::handle("writer", writer)?, args::text("vm", vm)?, args::text("name", name)?) };
         let disk = args::place("disk", disk)?;
-        check_may_wait("tidemark_disk_add")?;
+        check_may_wait(what)?;
         let new = NewDisk { vm: vm.to_owned(), name: name.to_owned(), size_bytes };
         let adding = writer.writer.clone();
-        let id = writer.threads.run(async move { Ok(adding.disk_add(&new, Content::Blank).await?) })?;
+        let id = writer.threads.run(async move { Ok(adding.disk_add(&new, content).await?) })?;
         // SAFETY: it is not null, and the caller vouches for the rest.
         unsafe { disk.write(id.get()) };
+        Ok(())
+    };
+    // SAFETY: the caller vouches for `error`.
+    unsafe { call(error, body) }
+}
+
+/// Reads what a disk holds, len bytes from offset on, into data. Returns 0, or an errno if it cannot.
+///
+/// Called during tidemark_disk_seed, on the thread that called it, for one range after the other. It may wait; it must not throw
+/// or jump out.
+pub type Source = Option<unsafe extern "C" fn(user: *mut c_void, offset: u64, data: *mut c_void, len: usize) -> c_int>;
+
+/// Bytes that a seed asks for at a time.
+const SEED_BYTES: u64 = 1 << 20;
+
+/// Brings the existing contents of a disk into the domain, and waits until it is restorable: from *lsn on, which may be NULL. Its
+/// guest may go on writing, if each write is on the disk before it is submitted: then what read finds has it, or it wins over
+/// what read found. A seed that failed, or was cut short by a crash, is started again by the same call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidemark_disk_seed(
+    writer: *const Writer,
+    disk: u32,
+    read: Source,
+    user: *mut c_void,
+    lsn: *mut u64,
+    error: *mut *mut Failure,
+) -> Code {
+    let body = || {
+        // SAFETY: the caller vouches for it.
+        let writer = unsafe { args::handle("writer", writer)? };
+        let read = read.ok_or_else(|| Failure::request("read is NULL"))?;
+        check_may_wait("tidemark_disk_seed")?;
+        let id = DiskId::new(disk);
+        let known = writer.writer.disks().into_iter().find(|known| known.disk == id && known.removed_at.is_none());
+        let size_bytes = known.map_or(0, |known| known.blocks * BLOCK_BYTES);
+        let piece = |n: u64| {
+            let offset = n * SEED_BYTES;
+            let mut data = vec![0; (size_bytes - offset).min(SEED_BYTES) as usize];
+            // SAFETY: the caller vouches that it may be called with this pointer; the buffer has this length.
+            match unsafe { read(user, offset, data.as_mut_ptr().cast(), data.len()) } {
+                0 => Ok(SeedPiece::Data { offset, data: data.into() }),
+                errno => Err(std::io::Error::from_raw_os_error(errno)),
+            }
+        };
+        let pieces = stream::iter((0..size_bytes.div_ceil(SEED_BYTES)).map(piece));
+        let seeded = writer.threads.help(writer.writer.seed(id, pieces, When::Now))?;
+        if !lsn.is_null() {
+            // SAFETY: it is not null, and the caller vouches for the rest.
+            unsafe { lsn.write(seeded.consistent_from.get()) };
+        }
         Ok(())
     };
     // SAFETY: the caller vouches for `error`.

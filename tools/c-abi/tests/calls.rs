@@ -7,7 +7,7 @@
     reason = "each call keeps the one contract of them all, or breaks it where that must be noticed"
 )]
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::mem;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
@@ -99,6 +99,8 @@ fn null_is_refused_by_name_wherever_something_is_needed() {
         refused("writer is NULL", |e| tidemark_writer_open(&store(c"memory:null"), null(), null_mut(), e));
         refused("writer is NULL", |e| tidemark_writer_status(null(), null_mut(), e));
         refused("writer is NULL", |e| tidemark_disk_add(null(), text, text, 512, n, e));
+        refused("writer is NULL", |e| tidemark_disk_add_existing(null(), text, text, 512, n, e));
+        refused("writer is NULL", |e| tidemark_disk_seed(null(), 1, None, null_mut(), lsn, e));
         refused("writer is NULL", |e| tidemark_disk_find(null(), text, text, n, lsn, e));
         refused("writer is NULL", |e| tidemark_disk_resize(null(), 1, 512, lsn, e));
         refused("writer is NULL", |e| tidemark_disk_remove(null(), 1, lsn, e));
@@ -372,4 +374,57 @@ fn what_was_written_is_read_at_every_point_and_after_a_refresh() {
         tidemark_reader_close(reader);
     }
     ok(|e| unsafe { tidemark_writer_close(writer, e) });
+}
+
+#[test]
+fn a_disk_that_held_something_is_seeded_from_what_the_program_reads_and_again_if_that_fails() {
+    const BYTES: u64 = (5 << 19) + BLOCK as u64;
+    /// What the disk holds, and how many pieces can be read before it answers EIO.
+    struct Source {
+        contents: Vec<u8>,
+        pieces_left: u32,
+        thread: std::thread::ThreadId,
+    }
+    unsafe extern "C" fn read(user: *mut c_void, offset: u64, data: *mut c_void, len: usize) -> c_int {
+        let source = unsafe { &mut *user.cast::<Source>() };
+        assert_eq!(std::thread::current().id(), source.thread);
+        let Some(left) = source.pieces_left.checked_sub(1) else { return 5 };
+        source.pieces_left = left;
+        let piece = &source.contents[offset as usize..][..len];
+        unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), data.cast(), len) };
+        0
+    }
+    let contents = (0..BYTES).map(|i| if i / 4096 % 3 == 0 { 0 } else { (i / 512 % 251) as u8 + 1 }).collect();
+    let mut source = Source { contents, pieces_left: 1, thread: std::thread::current().id() };
+    let url = domain("seed");
+    let writer = open(&url, 0);
+    let (mut disk, mut lsn, vm, name) = (0, 0, c"vm".as_ptr(), c"old".as_ptr());
+    ok(|e| unsafe { tidemark_disk_add_existing(writer, vm, name, BYTES, &raw mut disk, e) });
+    let user = (&raw mut source).cast();
+    let seed = |read, lsn, e| unsafe { tidemark_disk_seed(writer, disk, read, user, lsn, e) };
+    refused("read is NULL", |e| seed(None, null_mut(), e));
+    refused("no disk 77", |e| unsafe { tidemark_disk_seed(writer, 77, Some(read), user, null_mut(), e) });
+    let (_, said) = fails(|e| seed(Some(read), null_mut(), e));
+    assert!(said.contains("Input/output error"), "{said}");
+    unsafe { (*user.cast::<Source>()).pieces_left = 3 };
+    let mut reader = null_mut();
+    ok(|e| unsafe { tidemark_reader_open(&store(&url), null(), &raw mut reader, e) });
+    let image_at = |reader, e, image: *mut *mut Image| unsafe {
+        tidemark_image_open(reader, vm, name, c"latest".as_ptr(), image, e)
+    };
+    let mut image = null_mut();
+    let (code, said) = fails(|e| image_at(reader, e, &raw mut image));
+    assert_ne!(code, TIDEMARK_OK, "what is not seeded is not offered: {said}");
+    ok(|e| seed(Some(read), &raw mut lsn, e));
+    assert_eq!(status(writer).committed_lsn, lsn);
+    ok(|e| unsafe { tidemark_writer_close(writer, e) });
+    ok(|e| unsafe { tidemark_reader_refresh(reader, e) });
+    ok(|e| image_at(reader, e, &raw mut image));
+    let (mut found, mut got) = (vec![9u8; BYTES as usize], 0);
+    ok(|e| unsafe { tidemark_read_at(image, 0, found.as_mut_ptr().cast(), found.len(), &raw mut got, e) });
+    assert!(got == found.len() && found == source.contents);
+    unsafe {
+        tidemark_image_close(image);
+        tidemark_reader_close(reader);
+    }
 }
