@@ -108,7 +108,12 @@ def check_domain(path):
     return False
 
 
+def of_index(path):
+    """Of what a reader of level R0 never looks at."""
+    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root"))
+
+
 root = pathlib.Path(sys.argv[1])
-held = [check_object(p) for p in sorted(root.glob("*.json"))] + [check_domain(p) for p in sorted(root.glob("domains/*.json"))]
+held = [check_object(p) for p in sorted(root.glob("*.json")) if not of_index(p)] + [check_domain(p) for p in sorted(root.glob("domains/*.json"))]
 print(f"{sum(held)} of {len(held)} vectors hold")
 sys.exit(0 if held and all(held) else 1)

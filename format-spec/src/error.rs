@@ -215,6 +215,18 @@ pub enum FormatError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A table of the index is not as the specification asks.
+    #[error("index table: {why}")]
+    Table {
+        /// What is wrong.
+        why: String,
+    },
+    /// Bytes of a table are not those that the root, or the table's footer, names.
+    #[error("{what} hash differs")]
+    TableHash {
+        /// Which bytes.
+        what: &'static str,
+    },
     /// The genesis object is not the JSON that the specification asks for.
     #[error("genesis: {why}")]
     Genesis {
@@ -260,6 +272,8 @@ impl FormatError {
             Self::UnknownCriticalEvent { .. } => "UnknownCriticalEvent",
             Self::Event { .. } => "Event",
             Self::NotDense { .. } => "NotDense",
+            Self::Table { .. } => "Table",
+            Self::TableHash { .. } => "TableHash",
             Self::Genesis { .. } => "Genesis",
             Self::Draft { .. } => "Draft",
         }

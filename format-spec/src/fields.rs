@@ -24,6 +24,11 @@ impl From<u64> for Value {
         Self::Uint(v)
     }
 }
+impl From<Vec<Fields>> for Value {
+    fn from(v: Vec<Fields>) -> Self {
+        Self::List(v)
+    }
+}
 impl From<&str> for Value {
     fn from(v: &str) -> Self {
         Self::Text(v.to_owned())

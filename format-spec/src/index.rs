@@ -23,14 +23,14 @@ pub enum RowKind {
 }
 
 impl RowKind {
-    const fn code(self) -> u64 {
+    pub(crate) const fn code(self) -> u64 {
         match self {
             Self::Data => 0,
             Self::Zero => 1,
             Self::Unmap => 2,
         }
     }
-    const fn from_code(code: u64) -> Option<Self> {
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
         match code {
             0 => Some(Self::Data),
             1 => Some(Self::Zero),
@@ -62,7 +62,7 @@ pub struct Row {
 }
 
 /// A row and the place of its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlacedRow {
     /// The row.
     pub row: Row,

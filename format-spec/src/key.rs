@@ -35,8 +35,24 @@ pub enum ObjectKey {
         /// Position in the epoch.
         seq: Seq,
     },
+    /// `idx/<epoch>/<n>.parquet`: a table of the index.
+    Index {
+        /// Maintenance epoch.
+        epoch: Epoch,
+        /// Position in the epoch.
+        seq: Seq,
+    },
+    /// `root/<epoch>/<n>`: which tables make up the index.
+    Root {
+        /// Maintenance epoch.
+        epoch: Epoch,
+        /// Position in the epoch, from 1 without a gap.
+        seq: Seq,
+    },
     /// `v/hint`: where the newest objects were a while ago. Advisory, overwritten.
     Hint,
+    /// `v/root`: a copy of a root that was the newest a while ago. Overwritten.
+    RootCopy,
     /// `v/probe/<nonce>`: written while a store's promises are tested at attach.
     Probe {
         /// Random name, so that no two probes meet.
@@ -53,9 +69,13 @@ impl ObjectKey {
     pub const fn writer_claim(epoch: Epoch) -> Self {
         Self::Claim { role: Role::Writer, epoch }
     }
+    /// A maintainer's claim.
+    pub const fn maintenance_claim(epoch: Epoch) -> Self {
+        Self::Claim { role: Role::Maintenance, epoch }
+    }
     /// True for the few objects that may be overwritten; every other key holds one byte string for ever.
     pub const fn is_mutable(&self) -> bool {
-        matches!(self, Self::Hint | Self::Probe { .. })
+        matches!(self, Self::Hint | Self::RootCopy | Self::Probe { .. })
     }
     /// The family of the key: its first path element. Requests are counted by it.
     pub const fn family(&self) -> KeyFamily {
@@ -64,7 +84,9 @@ impl ObjectKey {
             Self::Claim { .. } => KeyFamily::Claim,
             Self::Log { .. } => KeyFamily::Log,
             Self::Base { .. } => KeyFamily::Base,
-            Self::Hint | Self::Probe { .. } => KeyFamily::Volatile,
+            Self::Index { .. } => KeyFamily::Index,
+            Self::Root { .. } => KeyFamily::Root,
+            Self::Hint | Self::RootCopy | Self::Probe { .. } => KeyFamily::Volatile,
         }
     }
 }
@@ -80,13 +102,18 @@ pub enum KeyFamily {
     Log,
     /// `base/`
     Base,
+    /// `idx/`
+    Index,
+    /// `root/`
+    Root,
     /// `v/`
     Volatile,
 }
 
 impl KeyFamily {
     /// Every family, in key order of this list.
-    pub const ALL: [Self; 5] = [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Volatile];
+    pub const ALL: [Self; 7] =
+        [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Index, Self::Root, Self::Volatile];
 
     /// The path prefix of the family, ending in `/`; the whole key for the genesis object.
     pub const fn prefix(self) -> &'static str {
@@ -95,6 +122,8 @@ impl KeyFamily {
             Self::Claim => "claim/",
             Self::Log => "log/",
             Self::Base => "base/",
+            Self::Index => "idx/",
+            Self::Root => "root/",
             Self::Volatile => "v/",
         }
     }
@@ -105,6 +134,8 @@ impl KeyFamily {
             Self::Claim => "claim",
             Self::Log => "log",
             Self::Base => "base",
+            Self::Index => "index",
+            Self::Root => "root",
             Self::Volatile => "volatile",
         }
     }
@@ -119,7 +150,10 @@ impl fmt::Display for ObjectKey {
             Self::Base { role, epoch, seq } => {
                 write!(f, "base/{}{:016x}/{:016x}", role.letter(), epoch.get(), seq.get())
             }
+            Self::Index { epoch, seq } => write!(f, "idx/{:016x}/{:016x}.parquet", epoch.get(), seq.get()),
+            Self::Root { epoch, seq } => write!(f, "root/{:016x}/{:016x}", epoch.get(), seq.get()),
             Self::Hint => f.write_str("v/hint"),
+            Self::RootCopy => f.write_str("v/root"),
             Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
         }
     }
@@ -150,7 +184,12 @@ fn parse(text: &str) -> Option<ObjectKey> {
             let (who, of) = of.split_at_checked(1)?;
             ObjectKey::Base { role: role(who)?, epoch: epoch(of)?, seq: seq(number)? }
         }
+        ("idx", Some(of), Some(name)) => {
+            ObjectKey::Index { epoch: epoch(of)?, seq: seq(name.strip_suffix(".parquet")?)? }
+        }
+        ("root", Some(of), Some(number)) => ObjectKey::Root { epoch: epoch(of)?, seq: seq(number)? },
         ("v", Some("hint"), None) => ObjectKey::Hint,
+        ("v", Some("root"), None) => ObjectKey::RootCopy,
         ("v", Some("probe"), Some(nonce)) => ObjectKey::Probe { nonce: unhex(nonce.as_bytes())?.try_into().ok()? },
         _ => return None,
     };
@@ -170,7 +209,10 @@ mod tests {
             ObjectKey::Claim { role: Role::Maintenance, epoch },
             ObjectKey::Log { epoch, seq },
             ObjectKey::Base { role: Role::Writer, epoch, seq },
+            ObjectKey::Index { epoch, seq },
+            ObjectKey::Root { epoch, seq },
             ObjectKey::Hint,
+            ObjectKey::RootCopy,
             ObjectKey::Probe { nonce: *b"0123456789abcdef" },
         ] {
             let text = key.to_string();
@@ -191,6 +233,8 @@ mod tests {
             "log/0000000000000001/0000000000000000/",
             "base/é/0000000000000000",
             "v/probe/00",
+            "idx/0000000000000001/0000000000000001",
+            "root/0000000000000001/1",
         ] {
             assert!(text.parse::<ObjectKey>().is_err(), "{text}");
         }

@@ -20,7 +20,9 @@ pub mod key;
 pub mod kind;
 pub mod logstore;
 pub mod record;
+pub mod root;
 pub mod segment;
+pub mod table;
 pub mod text;
 pub mod times;
 
@@ -41,5 +43,9 @@ pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
 pub use kind::{ErrorKind, with_causes};
 pub use record::{Claim, ClaimMode, Hint};
+pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
+pub use table::{
+    EventRow, GroupInfo, RowBounds, RowStart, SegmentRow, TableBuilder, TableFooter, TableKind, TableRef, TableRow,
+};
 pub use times::{PackedTimes, TimeStep};

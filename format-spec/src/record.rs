@@ -17,8 +17,9 @@ pub const RECORD_BYTES_MAX: usize = 64 << 10;
 const ENVELOPE_BYTES: usize = 48;
 const KIND_CLAIM: u16 = 1;
 const KIND_HINT: u16 = 2;
+pub(crate) const KIND_ROOT: u16 = 3;
 
-fn seal(kind: u16, fields: &Fields) -> Vec<u8> {
+pub(crate) fn seal(kind: u16, fields: &Fields) -> Vec<u8> {
     let mut body = Vec::new();
     fields.put(&mut body);
     let mut out = Vec::with_capacity(ENVELOPE_BYTES + body.len());
@@ -36,9 +37,9 @@ fn record_hash(front: &[u8], body: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new().update(front).update(body).finalize().as_bytes()
 }
 
-fn open(what: &'static str, kind: u16, bytes: &[u8]) -> Result<Fields> {
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(FormatError::TrailingBytes { what, extra: (bytes.len() - RECORD_BYTES_MAX) as u64 });
+pub(crate) fn open(what: &'static str, kind: u16, bytes: &[u8], bytes_max: usize) -> Result<Fields> {
+    if bytes.len() > bytes_max {
+        return Err(FormatError::TrailingBytes { what, extra: (bytes.len() - bytes_max) as u64 });
     }
     let mut from = Cursor::new(what, bytes);
     if from.array()? != RECORD_MAGIC {
@@ -138,7 +139,7 @@ impl Claim {
     /// `Magic`, `Major`, `RecordHash`, `Cbor`, `Field`, `WrongDomain`, `Misplaced` and length errors.
     pub fn decode(bytes: &[u8], expect: &Expect) -> Result<Self> {
         let what = "claim";
-        let fields = open(what, KIND_CLAIM, bytes)?;
+        let fields = open(what, KIND_CLAIM, bytes, RECORD_BYTES_MAX)?;
         let missing = |field| FormatError::Field { what, field };
         let claim = Self {
             domain: DomainId::new(fields.bytes(what, "domain")?),
@@ -190,7 +191,7 @@ impl Hint {
     /// As [`Claim::decode`].
     pub fn decode(bytes: &[u8], domain: DomainId) -> Result<Self> {
         let what = "hint";
-        let fields = open(what, KIND_HINT, bytes)?;
+        let fields = open(what, KIND_HINT, bytes, RECORD_BYTES_MAX)?;
         let hint = Self {
             domain: DomainId::new(fields.bytes(what, "domain")?),
             epoch: Epoch::new(fields.uint(what, "epoch")?),

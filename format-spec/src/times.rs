@@ -86,6 +86,16 @@ impl PackedTimes {
         }
     }
 
+    /// The section, as it stands in the segment.
+    pub(crate) fn section(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Resolution in nanoseconds.
+    pub fn tick_ns(&self) -> u32 {
+        self.tick_ns
+    }
+
     /// All steps in order.
     pub fn iter(&self) -> impl Iterator<Item = TimeStep> + '_ {
         self.chunks.iter().flat_map(|&(_, _, offset)| self.unpack(offset))

@@ -182,7 +182,10 @@ fn the_specification_lists_every_shape_of_key() {
         ObjectKey::Claim { role, epoch },
         ObjectKey::Log { epoch, seq },
         ObjectKey::Base { role, epoch, seq },
+        ObjectKey::Index { epoch, seq },
+        ObjectKey::Root { epoch, seq },
         ObjectKey::Hint,
+        ObjectKey::RootCopy,
         ObjectKey::Probe { nonce: [0xab; 16] },
     ];
     let hex = |number: u64| format!("{number:016x}");
@@ -209,9 +212,14 @@ fn vector_truncation_at_every_byte_is_refused() {
     }
 }
 
+/// A table's footer is under the hash of a root, which is not at hand here: `tables.rs` alters tables under their roots.
 #[test]
 fn vector_one_flipped_bit_anywhere_is_refused() {
-    for vector in all().iter().filter(|vector| vector.json["error"].is_null() && vector.bytes.len() < 1_500) {
+    let in_root = |vector: &Vector| matches!(vector.expect.key, ObjectKey::Index { .. });
+    for vector in all().iter().filter(|vector| vector.json["error"].is_null() && !in_root(vector)) {
+        if vector.bytes.len() >= 1_500 {
+            continue;
+        }
         for bit in 0..vector.bytes.len() * 8 {
             let mut bytes = vector.bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -35,8 +35,8 @@ impl DiskFs for OneDisk {
         })
     }
     fn forget(&self, _ino: Ino, _lookups: u64) {}
-    fn getattr(&self, ino: Ino) -> Result<Attr> {
-        Ok(self.attr(ino))
+    fn getattr(&self, ino: Ino) -> Answer<Attr> {
+        Answer::Now(Ok(self.attr(ino)))
     }
     fn readlink(&self, ino: Ino) -> Answer<OsString> {
         Answer::Now(Err(Error::NotALink { ino: ino.get() }))

@@ -274,10 +274,15 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
     }
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.now("stat", |fs| fs.getattr(ino(node))) {
-            Ok(attr) => reply.attr(&ttl(&attr), &self.look.attr(&attr)),
-            Err(errno) => reply.error(errno),
-        }
+        let look = self.look;
+        self.answer(
+            "stat",
+            |fs| fs.getattr(ino(node)),
+            move |answer| match answer {
+                Ok(attr) => reply.attr(&ttl(&attr), &look.attr(&attr)),
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
 
     fn readlink(&self, _req: &Request, node: INodeNo, reply: ReplyData) {

@@ -144,11 +144,8 @@ pub trait DiskFs: Send + Sync + 'static {
     fn lookup(&self, parent: Ino, name: &OsStr) -> Answer<Attr>;
     /// Drops `lookups` references to a number; one without references may be forgotten.
     fn forget(&self, ino: Ino, lookups: u64);
-    /// What a node is.
-    ///
-    /// # Errors
-    /// If the number is not referenced, or its point is gone.
-    fn getattr(&self, ino: Ino) -> Result<Attr>;
+    /// What a node is; an error if the number is not referenced, or its point is gone.
+    fn getattr(&self, ino: Ino) -> Answer<Attr>;
     /// The target of a link.
     fn readlink(&self, ino: Ino) -> Answer<OsString>;
     /// Everything a directory shows, without `.` and `..`; a bounded sample where any name works.

@@ -8,15 +8,17 @@ use crate::fs::Ino;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidemark_format::{DiskId, Epoch, Lsn};
+use tidemark_format::{DiskId, Epoch, Lsn, TimeNs};
 
 /// A point as the tree shows it. An LSN that a successor of its writer cut off may be given again: the epoch tells the two
-/// apart, and the contents of an LSN of an epoch never change.
+/// apart, and what an LSN of an epoch stands for never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shown {
     pub(crate) lsn: Lsn,
     /// The writer epoch that wrote it.
     pub(crate) epoch: Epoch,
+    /// When that was.
+    pub(crate) time: TimeNs,
 }
 
 /// What a number stands for.
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     fn shown(lsn: u64, epoch: u64) -> Shown {
-        Shown { lsn: Lsn::new(lsn), epoch: Epoch::new(epoch) }
+        Shown { lsn: Lsn::new(lsn), epoch: Epoch::new(epoch), time: TimeNs::default() }
     }
 
     #[test]

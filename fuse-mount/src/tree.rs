@@ -14,11 +14,14 @@ use crate::nodes::{Node, Nodes, Shown};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidemark_env::Env;
-use tidemark_format::{ErrorKind, Lsn, ObjectKey, TimeNs, with_causes};
+use tidemark_format::{ErrorKind, Lsn, with_causes};
 use tidemark_reader::{DiskAt, DiskImage, Domain, Point, PointSpec, TimeText, Timeline};
+use tokio::runtime::Handle;
 
 /// Ending of every disk's file name.
 const SUFFIX: &str = ".raw";
@@ -27,7 +30,7 @@ const SUFFIX: &str = ".raw";
 #[derive(Clone, Debug)]
 pub struct TreeOptions {
     /// Show this point's VMs at the root, instead of all of time.
-    pub at: Option<PointSpec>,
+    pub at: Option<Point>,
     /// Looks for new writes at most this often.
     pub refresh_interval: Duration,
     /// Patience with one such look; then what is known is shown, and the next look waits as long.
@@ -62,6 +65,7 @@ struct Inner {
     nodes: Nodes,
     images: Images,
     freshness: Freshness,
+    runtime: Handle,
 }
 
 struct Freshness {
@@ -75,16 +79,12 @@ impl TimeTree {
     /// The tree of an open domain.
     ///
     /// # Errors
-    /// If `options.at` names no point of the domain.
+    /// If `options.at` is no point of the domain.
     pub fn new(domain: Domain, options: TreeOptions, env: Env) -> Result<Self> {
         let timeline = domain.timeline();
         let single = match &options.at {
             None => None,
-            Some(spec) => {
-                let point = timeline.resolve(spec, env.clock.wall());
-                let point = point.map_err(|error| failed(format!("find {spec}"), error))?;
-                Some(shown(&timeline, point.lsn).ok_or_else(|| Error::NoEntry { name: spec.to_string() })?)
-            }
+            Some(point) => Some(shown(&timeline, *point).ok_or_else(|| Error::NoEntry { name: point.to_string() })?),
         };
         let inner = Inner {
             nodes: Nodes::new(single.map_or(Node::Root, Node::Point)),
@@ -93,6 +93,7 @@ impl TimeTree {
                 next_look: Mutex::new(env.clock.monotonic() + options.refresh_interval),
                 looking: tokio::sync::Mutex::default(),
             },
+            runtime: domain.runtime().clone(),
             domain,
             env,
             options,
@@ -101,20 +102,35 @@ impl TimeTree {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Answers from what is known, or looks for new writes first if `wants_newest` and the last look is long ago.
-    fn answer<T: Send + 'static>(
+    /// Answers from what is known, or looks for new writes first if `wants_newest` and the last look is long ago. What is in
+    /// memory is answered at once.
+    fn answer<T, Found>(
         &self,
         wants_newest: bool,
-        find: impl FnOnce(&Inner, &Timeline) -> Result<T> + Send + 'static,
-    ) -> Answer<T> {
-        if !(wants_newest && self.inner.is_stale()) {
-            return Answer::Now(find(&self.inner, &self.inner.domain.timeline()));
-        }
+        find: impl Fn(Arc<Inner>, Arc<Timeline>) -> Found + Send + 'static,
+    ) -> Answer<T>
+    where
+        T: Send + 'static,
+        Found: Future<Output = Result<T>> + Send + 'static,
+    {
         let inner = self.inner.clone();
+        if !(wants_newest && inner.is_stale()) {
+            return self.at_once(find(inner.clone(), inner.domain.timeline()));
+        }
         Answer::later(async move {
             inner.look_for_new_writes().await;
-            find(&inner, &inner.domain.timeline())
+            find(inner.clone(), inner.domain.timeline()).await
         })
+    }
+
+    /// The answer of a future, now if it has it already.
+    fn at_once<T>(&self, found: impl Future<Output = Result<T>> + Send + 'static) -> Answer<T> {
+        let mut found = Box::pin(found);
+        let _context = self.inner.runtime.enter();
+        match pin!(&mut found).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Answer::Now(answer),
+            Poll::Pending => Answer::Later(found),
+        }
     }
 }
 
@@ -161,9 +177,10 @@ impl Inner {
     }
 
     /// The point that a link of the tree leads to now.
-    fn resolve(&self, timeline: &Timeline, spec: &PointSpec) -> Result<Point> {
+    async fn resolve(&self, timeline: &Timeline, spec: &PointSpec) -> Result<Point> {
         let missing = || Error::NoEntry { name: spec.to_string() };
-        let point = timeline.resolve(spec, self.env.clock.wall()).map_err(|error| match error.kind() {
+        let point = timeline.resolve(spec, self.env.clock.wall()).await;
+        let point = point.map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::FixRequest => missing(),
             _ => failed(format!("find {spec}"), error),
         })?;
@@ -172,16 +189,15 @@ impl Inner {
     }
 
     /// Attributes of a node, whatever its number.
-    fn attr(&self, timeline: &Timeline, ino: Ino, node: &Node) -> Result<Attr> {
-        let directory = |at: Lsn, validity| {
-            Ok(Attr { ino, kind: NodeKind::Directory, size_bytes: 0, changed: time_of(timeline, at), validity })
-        };
+    async fn attr(&self, timeline: &Timeline, ino: Ino, node: &Node) -> Result<Attr> {
+        let directory =
+            |changed, validity| Ok(Attr { ino, kind: NodeKind::Directory, size_bytes: 0, changed, validity });
         match node {
             Node::Root | Node::Times | Node::Lsns | Node::Bookmarks => {
-                directory(timeline.latest().lsn, Validity::Brief)
+                directory(timeline.latest().time, Validity::Brief)
             }
             Node::Latest | Node::At(_) | Node::Bookmark(_) => {
-                let (point, target) = self.follow(timeline, node)?;
+                let (point, target) = self.follow(timeline, node).await?;
                 let size_bytes = target.len() as u64;
                 Ok(Attr { ino, kind: NodeKind::Link, size_bytes, changed: point.time, validity: Validity::Brief })
             }
@@ -190,7 +206,7 @@ impl Inner {
             {
                 Err(Error::Stale { ino: ino.get() })
             }
-            Node::Point(shown) | Node::Vm(shown, _) => directory(shown.lsn, validity(timeline, *shown)),
+            Node::Point(shown) | Node::Vm(shown, _) => directory(shown.time, validity(timeline, *shown)),
             Node::Disk(shown, id) => {
                 let disk = timeline.disks_at(shown.lsn).into_iter().find(|disk| disk.id == *id);
                 let disk = disk.ok_or(Error::Stale { ino: ino.get() })?;
@@ -198,7 +214,7 @@ impl Inner {
                     ino,
                     kind: NodeKind::Disk,
                     size_bytes: disk.size_bytes,
-                    changed: time_of(timeline, shown.lsn),
+                    changed: shown.time,
                     validity: validity(timeline, *shown),
                 })
             }
@@ -207,11 +223,12 @@ impl Inner {
 
     /// Refuses a point that a takeover has cut off since the node was looked up; the kernel then looks its name up again.
     fn check_current(&self, timeline: &Timeline, ino: Ino, point: Shown) -> Result<()> {
-        if shown(timeline, point.lsn) == Some(point) { Ok(()) } else { Err(Error::Stale { ino: ino.get() }) }
+        let current = timeline.epoch_of(point.lsn) == Some(point.epoch);
+        if current { Ok(()) } else { Err(Error::Stale { ino: ino.get() }) }
     }
 
     /// Where a link leads: the point, and the text of the link.
-    fn follow(&self, timeline: &Timeline, link: &Node) -> Result<(Point, String)> {
+    async fn follow(&self, timeline: &Timeline, link: &Node) -> Result<(Point, String)> {
         let (spec, up) = match link {
             Node::Latest => (PointSpec::Latest, ""),
             Node::At(text) => {
@@ -221,12 +238,12 @@ impl Inner {
             Node::Bookmark(name) => (PointSpec::Bookmark(name.to_string()), "../"),
             other => return Err(Error::NotALink { ino: other.ino().get() }),
         };
-        let point = self.resolve(timeline, &spec)?;
+        let point = self.resolve(timeline, &spec).await?;
         Ok((point, format!("{up}lsn/{}", point.lsn)))
     }
 
     /// The node that `name` stands for in the directory `parent`.
-    fn child(&self, timeline: &Timeline, parent: &Node, name: &str) -> Result<Node> {
+    async fn child(&self, timeline: &Timeline, parent: &Node, name: &str) -> Result<Node> {
         let missing = || Error::NoEntry { name: name.to_owned() };
         match parent {
             Node::Root => match name {
@@ -244,7 +261,9 @@ impl Inner {
                 if lsn.to_string() != name {
                     return Err(missing());
                 }
-                shown(timeline, Lsn::new(lsn)).map(Node::Point).ok_or_else(missing)
+                let point = timeline.point_of(Lsn::new(lsn)).await;
+                let point = point.map_err(|error| failed(format!("find lsn {lsn}"), error))?;
+                point.and_then(|point| shown(timeline, point)).map(Node::Point).ok_or_else(missing)
             }
             Node::Point(point) => {
                 let known = disks_by_vm(timeline, point.lsn).contains_key(name);
@@ -259,9 +278,12 @@ impl Inner {
     }
 
     /// Everything that a directory shows.
-    fn list(&self, timeline: &Timeline, dir: &Node) -> Result<Vec<DirEntry>> {
+    async fn list(&self, timeline: &Timeline, dir: &Node) -> Result<Vec<DirEntry>> {
         let entry = |node: Node, kind, name: String| DirEntry { ino: node.ino(), kind, name: name.into() };
-        let sample = || timeline.sample(self.options.list_points_max);
+        let sample = async || {
+            let sample = timeline.sample(self.options.list_points_max).await;
+            sample.map_err(|error| failed("list points".into(), error))
+        };
         let mut entries = match dir {
             Node::Root => vec![
                 entry(Node::Times, NodeKind::Directory, "at".into()),
@@ -270,16 +292,17 @@ impl Inner {
                 entry(Node::Lsns, NodeKind::Directory, "lsn".into()),
             ],
             Node::Times => {
-                let mut names: Vec<String> = sample().iter().map(|point| TimeText(point.time).to_string()).collect();
+                let sample = sample().await?;
+                let mut names: Vec<String> = sample.iter().map(|point| TimeText(point.time).to_string()).collect();
                 names.dedup();
                 names.into_iter().map(|name| entry(Node::At(name.as_str().into()), NodeKind::Link, name)).collect()
             }
             Node::Lsns => {
-                let mut lsns: Vec<Lsn> = sample().iter().map(|point| point.lsn).collect();
-                lsns.push(timeline.latest().lsn);
-                lsns.sort_unstable();
-                lsns.dedup();
-                let points = lsns.into_iter().filter_map(|lsn| shown(timeline, lsn));
+                let mut points = sample().await?;
+                points.push(timeline.latest());
+                points.sort_unstable();
+                points.dedup();
+                let points = points.into_iter().filter_map(|point| shown(timeline, point));
                 let dir = |point: Shown| entry(Node::Point(point), NodeKind::Directory, point.lsn.to_string());
                 points.map(dir).collect()
             }
@@ -314,7 +337,7 @@ impl Inner {
             Validity::Brief => "provisional",
         };
         all.push(("user.tidemark.lsn", point.lsn.to_string()));
-        all.push(("user.tidemark.time", TimeText(time_of(timeline, point.lsn)).to_string()));
+        all.push(("user.tidemark.time", TimeText(point.time).to_string()));
         all.push(("user.tidemark.finality", finality.to_owned()));
         all.push(("user.tidemark.consistency", consistency(timeline, point.lsn)));
         if let Node::Disk(_, id) = node
@@ -328,16 +351,8 @@ impl Inner {
 }
 
 /// A point of the timeline as the tree shows it; `None` outside the history.
-fn shown(timeline: &Timeline, lsn: Lsn) -> Option<Shown> {
-    match timeline.object_of(lsn)? {
-        ObjectKey::Log { epoch, .. } => Some(Shown { lsn, epoch }),
-        _ => None,
-    }
-}
-
-/// When an LSN happened; for what lies outside the history, when it was last written.
-fn time_of(timeline: &Timeline, lsn: Lsn) -> TimeNs {
-    timeline.time_of(lsn).unwrap_or(timeline.latest().time)
+fn shown(timeline: &Timeline, point: Point) -> Option<Shown> {
+    timeline.epoch_of(point.lsn).map(|epoch| Shown { lsn: point.lsn, epoch, time: point.time })
 }
 
 /// A successor may still cut off what is not final, and use its name again.
@@ -380,17 +395,30 @@ impl DiskFs for TimeTree {
             (_, None) => return Answer::Now(Err(Error::NoEntry { name: name.to_string_lossy().into_owned() })),
             (Ok(parent), Some(name)) => (parent, name.to_owned()),
         };
-        let find = move |inner: &Inner, timeline: &Timeline| {
-            let node = inner.child(timeline, &parent, &name)?;
-            // Attributes first: a link that leads nowhere is not there, and gets no reference.
-            let mut attr = inner.attr(timeline, node.ino(), &node)?;
-            attr.ino = inner.nodes.refer(&node);
-            Ok(attr)
+        let all_of_time = self.inner.single.is_none();
+        let find = move |inner: Arc<Inner>, timeline: Arc<Timeline>| {
+            let (parent, name) = (parent.clone(), name.clone());
+            async move {
+                let node = inner.child(&timeline, &parent, &name).await?;
+                // Attributes first: a link that leads nowhere is not there, and gets no reference.
+                let mut attr = inner.attr(&timeline, node.ino(), &node).await?;
+                attr.ino = inner.nodes.refer(&node);
+                Ok(attr)
+            }
         };
-        match find(&self.inner, &self.inner.domain.timeline()) {
+        match self.answer(false, find.clone()) {
             // What is not there yet may be there after a look for new writes.
-            Err(Error::NoEntry { .. }) if self.inner.single.is_none() => self.answer(true, find),
-            found => Answer::Now(found),
+            Answer::Now(Err(Error::NoEntry { .. })) if all_of_time => self.answer(true, find),
+            Answer::Now(found) => Answer::Now(found),
+            Answer::Later(found) => {
+                let tree = self.clone();
+                Answer::later(async move {
+                    match found.await {
+                        Err(Error::NoEntry { .. }) if all_of_time => tree.answer(true, find).get().await,
+                        found => found,
+                    }
+                })
+            }
         }
     }
 
@@ -398,16 +426,23 @@ impl DiskFs for TimeTree {
         self.inner.nodes.forget(ino, lookups);
     }
 
-    fn getattr(&self, ino: Ino) -> Result<Attr> {
-        let node = self.inner.nodes.get(ino)?;
-        self.inner.attr(&self.inner.domain.timeline(), ino, &node)
+    fn getattr(&self, ino: Ino) -> Answer<Attr> {
+        let node = match self.inner.nodes.get(ino) {
+            Ok(node) => node,
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        let inner = self.inner.clone();
+        self.at_once(async move { inner.attr(&inner.domain.timeline(), ino, &node).await })
     }
 
     fn readlink(&self, ino: Ino) -> Answer<OsString> {
         match self.inner.nodes.get(ino) {
             Ok(node) => {
                 let newest = follows_newest(&node);
-                self.answer(newest, move |inner, timeline| Ok(inner.follow(timeline, &node)?.1.into()))
+                self.answer(newest, move |inner, timeline| {
+                    let node = node.clone();
+                    async move { Ok(inner.follow(&timeline, &node).await?.1.into()) }
+                })
             }
             Err(error) => Answer::Now(Err(error)),
         }
@@ -417,7 +452,10 @@ impl DiskFs for TimeTree {
         match self.inner.nodes.get(ino) {
             Ok(node) => {
                 let grows = matches!(node, Node::Times | Node::Lsns | Node::Bookmarks);
-                self.answer(grows, move |inner, timeline| inner.list(timeline, &node))
+                self.answer(grows, move |inner, timeline| {
+                    let node = node.clone();
+                    async move { inner.list(&timeline, &node).await }
+                })
             }
             Err(error) => Answer::Now(Err(error)),
         }

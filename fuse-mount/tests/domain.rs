@@ -16,7 +16,7 @@ use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, Extent, KeyFamily, Lsn, ObjectKey, RowKind};
 use tidemark_fuse::{MountHandle, MountOptions, TreeOptions, Unmounted, mount};
 use tidemark_model::{DomainModel, Op};
-use tidemark_reader::{Domain, PointSpec, ReaderOptions};
+use tidemark_reader::{Domain, Point, ReaderOptions};
 
 const BLOCK: u64 = BLOCK_BYTES;
 
@@ -332,10 +332,8 @@ fn contract_the_newest_writes_appear_without_remounting() {
 #[test]
 fn contract_one_point_can_be_mounted_alone() {
     let (log, model) = runtime().block_on(history());
-    let options = MountOptions {
-        tree: TreeOptions { at: Some(PointSpec::Lsn(Lsn::new(20))), ..TreeOptions::default() },
-        ..quick()
-    };
+    let at = Point { lsn: Lsn::new(20), time: log.now() };
+    let options = MountOptions { tree: TreeOptions { at: Some(at), ..TreeOptions::default() }, ..quick() };
     let it = mount_bucket(&log.bucket, small_options(), &options);
     assert_eq!(names(&it.dir), ["vm"]);
     assert!(fs::read(it.dir.join("vm/disk1.raw")).unwrap() == image(&model, DiskId::new(1), Lsn::new(20)));

@@ -19,7 +19,7 @@ use tidemark_fuse::{
     Answer, Attr, DiskFs, Error, Ino, NodeKind, ReadAnswer, Result, SeekTo, TimeTree, TreeOptions, Validity, unescape,
 };
 use tidemark_model::{DomainModel, OpsShape, any_ops};
-use tidemark_reader::{Domain, PointSpec};
+use tidemark_reader::{Domain, Point};
 
 const BLOCK: u64 = BLOCK_BYTES;
 
@@ -52,7 +52,7 @@ fn add(log: &mut LogBuilder, id: u32, vm: &str, name: &str, blocks: u64) -> Disk
 impl Fixture {
     /// What the kernel would find at a path, links followed.
     async fn walk(&self, path: &str) -> Result<Attr> {
-        let mut stack = vec![self.tree.getattr(Ino::ROOT)?];
+        let mut stack = vec![self.tree.getattr(Ino::ROOT).get().await?];
         let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         while let Some(name) = todo.pop() {
             if name == ".." {
@@ -395,7 +395,7 @@ fn contract_latest_follows_the_writer_within_the_refresh_interval() {
         assert_eq!(it.link("", "latest").await, format!("lsn/{next}"));
         let now = it.walk("latest/db/root.raw").await.unwrap();
         assert_ne!(now.ino, frozen.ino);
-        assert_eq!(it.tree.getattr(frozen.ino).unwrap(), frozen, "the older point stays as it was");
+        assert_eq!(it.tree.getattr(frozen.ino).get().await.unwrap(), frozen, "the older point stays as it was");
         // A point that was not there is looked for again, without anybody asking for the latest.
         let later = log.write(disk, 0, &noise(2, 512));
         log.seal().await;
@@ -464,7 +464,7 @@ fn contract_a_write_that_a_takeover_replaced_is_another_file() {
         it.clock.advance(Duration::from_secs(1));
         it.link("", "latest").await;
         // The old number is stale, so that its name is looked up again; files that are open keep their bytes.
-        assert_eq!(errno(it.tree.getattr(lost.ino)), libc::ESTALE);
+        assert_eq!(errno(it.tree.getattr(lost.ino).get().await), libc::ESTALE);
         assert_eq!(held.read(0, 512).await.unwrap(), noise(1, 512));
         let won = it.walk(&path).await.unwrap();
         assert_ne!(won.ino, lost.ino);
@@ -483,16 +483,16 @@ fn contract_a_single_point_shows_its_vms_at_the_root() {
         let then = log.write(disk, 0, &noise(1, 512));
         log.write(disk, 0, &noise(2, 512));
         log.seal().await;
-        let at = |spec: PointSpec| TreeOptions { at: Some(spec), ..TreeOptions::default() };
-        let it = open(&log.bucket, at(PointSpec::Lsn(then))).await;
+        let at = |lsn| TreeOptions { at: Some(Point { lsn, time: log.now() }), ..TreeOptions::default() };
+        let it = open(&log.bucket, at(then)).await;
         assert_eq!(it.names("").await, ["db"]);
         assert_eq!(it.read("db/root.raw", 0, 512).await.unwrap(), noise(1, 512));
         assert_eq!(it.xattr(Ino::ROOT, "lsn"), then.to_string());
         assert_eq!(errno(it.walk("latest").await), libc::ENOENT);
         let env = Env::seeded(1, it.clock.clone());
         let domain = Domain::open(log.bucket.read_only(), small_options(), env.clone()).await.unwrap();
-        let error = TimeTree::new(domain, at(PointSpec::Lsn(Lsn::new(99))), env).err().unwrap();
-        assert_eq!(error.to_string(), "find lsn:99");
+        let error = TimeTree::new(domain, at(Lsn::new(99)), env).err().unwrap();
+        assert_eq!(error.errno(), libc::ENOENT, "{error}");
     });
 }
 
@@ -571,7 +571,7 @@ fn what_the_kernel_forgot_is_stale_and_comes_back_under_its_number() {
         let it = all_of_time(&log).await;
         let file = it.walk("latest/db/root.raw").await.unwrap();
         it.tree.forget(file.ino, 1);
-        assert!(matches!(it.tree.getattr(file.ino), Err(Error::Stale { .. })));
+        assert!(matches!(it.tree.getattr(file.ino).get().await, Err(Error::Stale { .. })));
         assert!(matches!(it.tree.lookup(file.ino, OsStr::new("x")), Answer::Now(Err(Error::Stale { .. }))));
         assert_eq!(it.walk("latest/db/root.raw").await.unwrap(), file);
     });

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let now = env.clock.wall();
     let domain = Domain::open(bucket, ReaderOptions::default(), env).await?;
     let timeline = domain.timeline();
-    let point = timeline.resolve(&point, now)?;
+    let point = timeline.resolve(&point, now).await?;
     for disk in timeline.disks_at(point.lsn) {
         let image = domain.disk(disk.id, point.lsn).await?;
         let block = image.read(0, BLOCK_BYTES as usize).await?;

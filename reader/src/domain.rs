@@ -1,28 +1,23 @@
-//! A domain opened for reading: the shell around [`crate::core::walk`], and what all its images share.
+//! A domain opened for reading: its index and the log behind it, and what all its images share.
 
 use crate::cache::{ImageCache, lock};
-use crate::core::log::{Log, Segment};
-use crate::core::walk::{Answer, Step, Walk, Want};
 use crate::error::{Error, Result};
 use crate::frames::FrameStore;
 use crate::image::DiskImage;
+use crate::index::Index;
 use crate::maps::MapCache;
-use crate::options::ReaderOptions;
+use crate::options::{IndexUse, ReaderOptions};
 use crate::timeline::{IndexMemory, Timeline};
 use arc_swap::ArcSwap;
-use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tidemark_bucket::ReadOnly;
 use tidemark_env::Env;
-use tidemark_format::{
-    BaseRef, Claim, DiskId, DomainId, ErrorKind, Expect, Genesis, HEADER_BYTES, Hint, Lsn, ObjectKey, SegmentHead,
-    SegmentHeader,
-};
+use tidemark_format::{BaseRef, DiskId, Epoch, ErrorKind, Genesis, Hint, Lsn, ObjectKey, Root, Seq, with_causes};
+use tidemark_history::{Bounded, Heads, Log, Roots, Segment, Tables, Walk};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -49,6 +44,10 @@ pub(crate) struct Inner {
     images: Mutex<HashMap<(DiskId, Lsn), Weak<DiskImage>>>,
     bases: Mutex<HashMap<ObjectKey, Arc<OnceCell<Arc<Segment>>>>>,
     heads: Heads,
+    roots: Roots,
+    tables: Arc<Tables>,
+    /// Heads of segments that the index covers.
+    indexed: Bounded<ObjectKey, Arc<Segment>>,
 }
 
 /// Memory that a reader takes at the moment.
@@ -64,18 +63,28 @@ pub struct MemoryUse {
     pub frame_bytes: u64,
     /// Resolved extent maps, in bytes.
     pub map_bytes: u64,
+    /// Tables of the index, and heads of segments that it covers, in bytes.
+    pub index_bytes: u64,
 }
 
 impl Domain {
-    /// Opens the domain in `bucket`: reads genesis, claims, CUTs and the heads of all segments, and checks the chain.
-    /// Never lists. Must be called on a tokio runtime, which then also does the reading ahead.
+    /// Opens the domain in `bucket`: reads genesis, the newest root and the events of the index, then claims, CUTs and the heads
+    /// of the segments that the index does not cover, and checks the chain. Never lists. An index that cannot be believed is
+    /// left aside, with a warning: the log alone is the truth. Must be called on a tokio runtime, which then also does the
+    /// reading ahead.
     ///
     /// # Errors
     /// `NoDomain`; `Missing`, `Chain` or `Format` naming the first object that is not as it must be; store errors.
     pub async fn open(bucket: ReadOnly, options: ReaderOptions, env: Env) -> Result<Self> {
         let key = ObjectKey::Genesis;
-        let both = async { Ok(futures::join!(bucket.get(&key), bucket.get(&ObjectKey::Hint))) };
-        let (genesis, hint) = within(options.request_deadline, || format!("read {key}"), both).await?;
+        let copy = async {
+            match options.index {
+                IndexUse::IfThere => bucket.get(&ObjectKey::RootCopy).await.ok(),
+                IndexUse::Never => None,
+            }
+        };
+        let all = async { Ok(futures::join!(bucket.get(&key), bucket.get(&ObjectKey::Hint), copy)) };
+        let (genesis, hint, copy) = within(options.request_deadline, || format!("read {key}"), all).await?;
         let genesis = genesis.map_err(|source| match source.kind() {
             ErrorKind::NotFound => Error::NoDomain { location: bucket.location() },
             _ => Error::Store { key, source },
@@ -85,9 +94,19 @@ impl Domain {
         //# RC-2
         // The hint is advisory: without one, or with a bad one, the walk takes a little longer.
         let hint = hint.ok().and_then(|bytes| Hint::decode(&bytes, genesis.domain).ok());
-        let heads = Heads::new(bucket.clone(), genesis.domain, &options);
-        let log = heads.walk(Walk::open(hint.map(|h| (h.epoch, h.seq)))).await?;
-        let timeline = Timeline::build(Arc::clone(&genesis), None, log)?;
+        let copy = copy.and_then(|bytes| Root::decode_copy(&bytes, genesis.domain).ok());
+        let look = Look {
+            heads: Heads::new(bucket.clone(), genesis.domain, &options.heads()),
+            roots: Roots::new(bucket.clone(), genesis.domain),
+            tables: Arc::new(Tables::new(bucket.clone(), genesis.domain, options.index_cache_bytes_max)),
+            hint: hint.map(|hint| (hint.epoch, hint.seq)),
+            genesis,
+            deadline: options.request_deadline,
+        };
+        let timeline = match options.index {
+            IndexUse::IfThere => look.at_index(copy).await?,
+            IndexUse::Never => look.at_log().await?,
+        };
         let prefetch_kib = usize::try_from(options.prefetch_in_flight_bytes_max >> 10).unwrap_or(usize::MAX);
         let inner = Inner {
             frames: Arc::new(FrameStore::new(bucket.clone(), &options)),
@@ -95,12 +114,15 @@ impl Domain {
             maps: MapCache::new(options.map_cache_bytes_max),
             prefetch_room: Arc::new(Semaphore::new(prefetch_kib.min(Semaphore::MAX_PERMITS))),
             runtime: Handle::current(),
-            genesis,
             timeline: ArcSwap::from_pointee(timeline),
             refreshing: tokio::sync::Mutex::new(()),
             images: Mutex::default(),
             bases: Mutex::default(),
-            heads,
+            indexed: Bounded::new(options.head_cache_bytes_max),
+            genesis: look.genesis,
+            heads: look.heads,
+            roots: look.roots,
+            tables: look.tables,
             bucket,
             options,
             env,
@@ -117,7 +139,19 @@ impl Domain {
         let _alone = inner.refreshing.lock().await;
         let before = self.timeline();
         let log = inner.heads.walk(Walk::refresh(before.log.clone())).await?;
-        let timeline = Arc::new(Timeline::build(Arc::clone(&inner.genesis), Some(&before), log)?);
+        let timeline = match before.continued(&log)? {
+            Some(timeline) => timeline,
+            // A takeover replaced segments: the events of those are no longer true.
+            None => {
+                let events = match &before.index {
+                    Some(index) if log.stem.is_some() => index.events().await?,
+                    _ => Vec::new(),
+                };
+                let index = before.index.clone().filter(|_| log.stem.is_some());
+                Timeline::build(Arc::clone(&inner.genesis), index, &events, log)?
+            }
+        };
+        let timeline = Arc::new(inner.moved_up(timeline).await);
         inner.timeline.store(Arc::clone(&timeline));
         Ok(timeline)
     }
@@ -134,15 +168,15 @@ impl Domain {
     pub async fn disk(&self, disk: DiskId, at: Lsn) -> Result<Arc<DiskImage>> {
         let inner = &self.inner;
         let timeline = self.timeline();
-        // A takeover may have given a provisional LSN to another object: then the old image is not this point's.
+        // A takeover may have given a provisional LSN to another epoch: then the old image is not this point's.
         let shared = |images: &HashMap<(DiskId, Lsn), Weak<DiskImage>>| {
             let image = images.get(&(disk, at)).and_then(Weak::upgrade)?;
-            (image.timeline.object_of(at) == timeline.object_of(at)).then_some(image)
+            (image.timeline.epoch_of(at) == timeline.epoch_of(at)).then_some(image)
         };
         if let Some(image) = shared(&lock(&inner.images)) {
             return Ok(image);
         }
-        let image = DiskImage::open(inner, &timeline, disk, at)?;
+        let image = DiskImage::open(inner, &timeline, disk, at).await?;
         let mut images = lock(&inner.images);
         if let Some(other) = shared(&images) {
             return Ok(other);
@@ -155,6 +189,11 @@ impl Domain {
     /// The bucket that the domain is read from.
     pub fn bucket(&self) -> &ReadOnly {
         &self.inner.bucket
+    }
+
+    /// The runtime that it was opened on.
+    pub fn runtime(&self) -> &Handle {
+        &self.inner.runtime
     }
 
     /// What the domain is.
@@ -173,6 +212,7 @@ impl Domain {
             cache_bytes: inner.cache.used_bytes(),
             frame_bytes: inner.frames.kept_bytes(),
             map_bytes: inner.maps.used_bytes(),
+            index_bytes: inner.tables.used_bytes() + inner.indexed.used_bytes(),
         }
     }
 }
@@ -183,7 +223,99 @@ impl fmt::Debug for Domain {
     }
 }
 
+/// What it takes to look at a domain for the first time.
+struct Look {
+    genesis: Arc<Genesis>,
+    heads: Heads,
+    roots: Roots,
+    tables: Arc<Tables>,
+    hint: Option<(Epoch, Seq)>,
+    deadline: Duration,
+}
+
+impl Look {
+    /// The history by the log alone.
+    async fn at_log(&self) -> Result<Timeline> {
+        let log = self.heads.walk(Walk::open(self.hint)).await?;
+        Timeline::build(Arc::clone(&self.genesis), None, &[], log)
+    }
+
+    /// The history by the index and the log behind it; by the log alone if there is no index, or none to be believed.
+    async fn at_index(&self, copy: Option<Root>) -> Result<Timeline> {
+        let root = async { Ok(self.roots.for_reading(copy).await?) };
+        let found = match within(self.deadline, || "look for the newest root".into(), root).await {
+            Ok(None) => return self.at_log().await,
+            Ok(Some(root)) => self.behind(root).await,
+            Err(error) => Err(error),
+        };
+        //= SPEC.md#roots
+        //# RT-5
+        match found {
+            Err(error) if error.kind() != ErrorKind::Retry => {
+                tracing::warn!(
+                    domain = %self.genesis.domain,
+                    error = %with_causes(&error),
+                    "the index cannot be used, reading the whole log instead: `tidemark index rebuild` makes it anew"
+                );
+                self.at_log().await
+            }
+            found => found,
+        }
+    }
+
+    async fn behind(&self, root: Root) -> Result<Timeline> {
+        let index = Index { root: Arc::new(root), tables: Arc::clone(&self.tables) };
+        let base = Log::behind(&index.root.through);
+        let log = async { Ok(self.heads.walk(Walk::resume(base, self.hint)).await?) };
+        let events = within(self.deadline, || "read the events of the index".into(), index.events());
+        let (log, events) = futures::try_join!(log, events)?;
+        if log.stem.is_none() {
+            let key = index.root.key();
+            return Err(Error::Chain { key, why: "the history does not pass through the end of its index".into() });
+        }
+        Timeline::build(Arc::clone(&self.genesis), Some(index), &events, log)
+    }
+}
+
 impl Inner {
+    /// The same history behind a newer root, once many segments are not covered by the index. If there is no newer one, or it
+    /// cannot be had, what is known is still true.
+    async fn moved_up(&self, timeline: Timeline) -> Timeline {
+        let uncovered = timeline.log.segments.len();
+        if self.options.index == IndexUse::Never || uncovered <= self.options.unindexed_segments_max {
+            return timeline;
+        }
+        let work = async {
+            let Some(root) = self.roots.copy().await else { return Ok(None) };
+            let Some(log) = timeline.log.rebased(&root.through) else { return Ok(None) };
+            let index = Index { root: Arc::new(root), tables: Arc::clone(&self.tables) };
+            let events = index.events().await?;
+            Timeline::build(Arc::clone(&self.genesis), Some(index), &events, log).map(Some)
+        };
+        match within(self.options.request_deadline, || "move up to a newer root".into(), work).await {
+            Ok(Some(newer)) => newer,
+            Ok(None) => timeline,
+            Err(error) => {
+                tracing::warn!(error = %with_causes(&error), uncovered, "cannot use the newer index; going on with the older one");
+                timeline
+            }
+        }
+    }
+
+    /// The head of the segment that holds an LSN that the index covers.
+    pub(crate) async fn indexed(&self, index: &Index, lsn: Lsn) -> Result<Arc<Segment>> {
+        let row = index.segment_of(lsn).await?;
+        let key = row.key();
+        let weigh = |segment: &Arc<Segment>| segment.head.memory_bytes() as u64;
+        let segment = self.indexed.get(key, weigh, self.heads.must(key)).await?;
+        //= SPEC.md#tables-of-segments
+        //# IX-6
+        if segment.head.header.header_hash != row.header_hash || lsn < segment.first() || segment.last() < lsn {
+            return Err(Error::Chain { key, why: "the index knows it by another header hash".into() });
+        }
+        Ok(segment)
+    }
+
     /// The head of a base object that the log names, read once.
     pub(crate) async fn base(&self, base: &BaseRef, start: Lsn) -> Result<Arc<Segment>> {
         let key = ObjectKey::Base { role: base.role, epoch: base.epoch, seq: base.seq };
@@ -200,150 +332,6 @@ impl Inner {
             return Err(Error::Chain { key, why });
         }
         Ok(Arc::clone(segment))
-    }
-}
-
-/// Reads claims and segment heads.
-pub(crate) struct Heads {
-    bucket: ReadOnly,
-    domain: DomainId,
-    next_uid: AtomicU32,
-    /// What the first request for a head asks for at most.
-    prefix_bytes_max: u64,
-    /// How long heads were lately; 0 before the first.
-    usual_bytes: AtomicU64,
-    deadline: Duration,
-    in_flight_max: usize,
-    absent_retries_max: u32,
-}
-
-/// Requests for heads are for multiples of this.
-const HEAD_BYTES_STEP: u64 = 8 << 10;
-/// First pause before an object that must exist is asked for again; doubles.
-const ABSENT_PAUSE: Duration = Duration::from_millis(20);
-
-impl Heads {
-    pub(crate) fn new(bucket: ReadOnly, domain: DomainId, options: &ReaderOptions) -> Self {
-        Self {
-            bucket,
-            domain,
-            next_uid: AtomicU32::new(0),
-            prefix_bytes_max: options.head_bytes.max(HEADER_BYTES as u64),
-            usual_bytes: AtomicU64::new(0),
-            deadline: options.request_deadline,
-            in_flight_max: options.requests_in_flight_max.max(1),
-            absent_retries_max: options.absent_retries_max,
-        }
-    }
-
-    /// Performs a walk, many requests at a time.
-    pub(crate) async fn walk(&self, mut walk: Walk) -> Result<Log> {
-        let mut flying = FuturesUnordered::new();
-        loop {
-            let step = if flying.len() < self.in_flight_max { walk.next()? } else { Step::Wait };
-            match step {
-                Step::Ask(want) => flying.push(async move { (want, self.answer(want).await) }),
-                Step::Wait => {
-                    let Some((want, answer)) = flying.next().await else { return Err(Error::TaskLost) };
-                    walk.answer(want, answer?)?;
-                }
-                Step::Done => return walk.finish(),
-            }
-        }
-    }
-
-    /// The answer to one want, within the deadline.
-    async fn answer(&self, want: Want) -> Result<Answer> {
-        within(self.deadline, || format!("read {}", want.key), self.ask(want)).await
-    }
-
-    async fn ask(&self, want: Want) -> Result<Answer> {
-        let mut pause = ABSENT_PAUSE;
-        for attempt in 0.. {
-            match self.look(want.key).await? {
-                // Named by somebody, yet absent: some stores forget for a moment.
-                Answer::Absent if want.must && attempt < self.absent_retries_max => tokio::time::sleep(pause).await,
-                answer => return Ok(answer),
-            }
-            pause *= 2;
-        }
-        Ok(Answer::Absent)
-    }
-
-    async fn look(&self, key: ObjectKey) -> Result<Answer> {
-        if let ObjectKey::Claim { .. } = key {
-            return Ok(match self.bucket.get(&key).await {
-                Ok(bytes) => match Claim::decode(&bytes, &self.expect(key)) {
-                    Ok(_) => Answer::Claim,
-                    Err(source) => Answer::Damaged(Error::Format { key, source }),
-                },
-                Err(error) if error.kind() == ErrorKind::NotFound => Answer::Absent,
-                Err(source) => return Err(Error::Store { key, source }),
-            });
-        }
-        match self.head(key).await {
-            Ok(segment) => Ok(Answer::Head(segment)),
-            Err(Error::Store { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Answer::Absent),
-            Err(error @ Error::Format { .. }) => Ok(Answer::Damaged(error)),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn expect(&self, key: ObjectKey) -> Expect {
-        Expect { domain: self.domain, key }
-    }
-
-    /// The head of an object that must exist.
-    pub(crate) async fn must(&self, key: ObjectKey) -> Result<Arc<Segment>> {
-        match self.answer(Want { key, must: true }).await? {
-            Answer::Head(segment) => Ok(segment),
-            Answer::Damaged(error) => Err(error),
-            Answer::Absent | Answer::Claim => Err(Error::Missing { key, why: "the log names it".into() }),
-        }
-    }
-
-    /// Reads and decodes the head of a segment: one request if it fits into the usual prefix, else two. What does not
-    /// decode is read once more, because bytes may break on the way.
-    pub(crate) async fn head(&self, key: ObjectKey) -> Result<Arc<Segment>> {
-        match self.head_once(key).await {
-            Err(Error::Format { .. }) => self.head_once(key).await,
-            other => other,
-        }
-    }
-
-    async fn head_once(&self, key: ObjectKey) -> Result<Arc<Segment>> {
-        let store = |source| Error::Store { key, source };
-        let format = |source| Error::Format { key, source };
-        let asked = self.prefix_bytes();
-        let mut front = self.bucket.get_prefix(&key, asked).await.map_err(store)?;
-        let header = SegmentHeader::decode(&front).map_err(format)?;
-        if header.head_len > front.len() as u64 {
-            front = self.bucket.get_prefix(&key, header.head_len).await.map_err(store)?;
-        }
-        let head = SegmentHead::decode(&front, &self.expect(key)).map_err(format)?;
-        //= SPEC.md#reader-rules
-        //#
-        // A short answer is the whole object, so its length is known without another request.
-        if (front.len() as u64) < asked {
-            head.check_total_len(front.len() as u64).map_err(format)?;
-        }
-        self.met(head.header.head_len);
-        let uid = self.next_uid.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Segment { uid, key, head }))
-    }
-
-    /// What to ask for so that one request very likely brings the whole head, and little else.
-    fn prefix_bytes(&self) -> u64 {
-        match self.usual_bytes.load(Ordering::Relaxed) {
-            0 => self.prefix_bytes_max,
-            usual => (usual + usual / 2).next_multiple_of(HEAD_BYTES_STEP).min(self.prefix_bytes_max),
-        }
-    }
-
-    /// Remembers the length of a head; long ones are forgotten slowly. Two threads may overwrite each other: it is a guess.
-    fn met(&self, head_len: u64) {
-        let usual = self.usual_bytes.load(Ordering::Relaxed);
-        self.usual_bytes.store(head_len.max(usual - usual / 8), Ordering::Relaxed);
     }
 }
 

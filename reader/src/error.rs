@@ -158,6 +158,21 @@ pub enum Error {
     Shared(#[from] Arc<Error>),
 }
 
+impl From<tidemark_history::Error> for Error {
+    fn from(error: tidemark_history::Error) -> Self {
+        use tidemark_history::Error as E;
+        match error {
+            E::Store { key, source } => Self::Store { key, source },
+            E::Format { key, source } => Self::Format { key, source },
+            E::Chain { key, why } => Self::Chain { key, why },
+            E::Missing { key, why } => Self::Missing { key, why },
+            E::Retracted { was, now } => Self::Retracted { was, now },
+            E::Deadline { what, limit } => Self::Deadline { what, limit },
+            _ => Self::TaskLost,
+        }
+    }
+}
+
 impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {

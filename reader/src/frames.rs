@@ -7,7 +7,6 @@
 
 use crate::cache::lock;
 use crate::core::coalesce::{Run, coalesce};
-use crate::core::log::Segment;
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{ErrorKind, FormatError, FrameDecoder, FrameEntry};
+use tidemark_history::Segment;
 use tokio::sync::{Notify, Semaphore};
 
 /// Frames that are decoded before other tasks have a turn: about a millisecond.

@@ -1,12 +1,13 @@
 //! Questions about history rather than about one image: every version of a block, and what changed between two points.
 
-use crate::core::log::Segment;
 use crate::domain::Domain;
 use crate::error::{Error, Result};
-use crate::timeline::{Timeline, time_in};
+use crate::index::rows_in;
+use crate::timeline::Timeline;
 use std::sync::Arc;
 use tidemark_extent_map::{ExtentMap, State, Version};
-use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn, ObjectKey, RowKind, TimeNs};
+use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn, ObjectKey, PlacedRow, Row, RowKind, TimeNs};
+use tidemark_history::{Segment, time_in};
 
 /// A frame of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +73,21 @@ impl Domain {
         let block = Extent::new(offset / BLOCK_BYTES, 1);
         let mut found = Vec::new();
         for base in self.bases_of(&timeline, disk, block).await? {
-            let time = timeline.time_of(base.first()).unwrap_or_default();
+            let time = timeline.time_of(base.first()).await?.unwrap_or_default();
             versions_in(&base, disk, block, |_| time, &mut found);
+        }
+        if let Some(index) = &timeline.index {
+            let mut before = None;
+            for lsn in
+                indexed_lsns(&index.groups(disk, block, Lsn::ZERO, timeline.indexed_through()).await?, disk, block)
+            {
+                // A segment shows all its versions of the block at once.
+                if before.is_none_or(|last| lsn > last) {
+                    let segment = self.inner.indexed(index, lsn).await?;
+                    versions_in(&segment, disk, block, |lsn| time_in(&segment.head, lsn), &mut found);
+                    before = Some(segment.last());
+                }
+            }
         }
         for segment in &timeline.log.segments {
             versions_in(segment, disk, block, |lsn| time_in(&segment.head, lsn), &mut found);
@@ -92,19 +106,23 @@ impl Domain {
         let blocks = history.sizes.iter().map(|(_, blocks)| *blocks).max().unwrap_or(0);
         let whole = Extent::new(0, blocks);
         let mut versions: Vec<Version<u64>> = Vec::new();
-        let mut take = |segment: &Segment| {
-            segment.head.index.for_each_overlapping(disk, whole, |placed| {
-                let row = placed.row;
-                if from < row.lsn && row.lsn <= to {
-                    let state = match row.kind {
-                        RowKind::Data => State::Data(0),
-                        RowKind::Zero => State::Zero,
-                        RowKind::Unmap => State::Unmap,
-                    };
-                    versions.push(Version { extent: row.extent, lsn: row.lsn, state });
-                }
-            });
+        let mut add = |row: Row| {
+            if from < row.lsn && row.lsn <= to {
+                let state = match row.kind {
+                    RowKind::Data => State::Data(0),
+                    RowKind::Zero => State::Zero,
+                    RowKind::Unmap => State::Unmap,
+                };
+                versions.push(Version { extent: row.extent, lsn: row.lsn, state });
+            }
         };
+        if let Some(index) = &timeline.index {
+            for group in index.groups(disk, whole, from, to).await? {
+                rows_in(&group, disk, whole, from, to).for_each(|placed| add(placed.row));
+            }
+        }
+        let mut take =
+            |segment: &Segment| segment.head.index.for_each_overlapping(disk, whole, |placed| add(placed.row));
         for base in self.bases_of(&timeline, disk, whole).await? {
             take(&base);
         }
@@ -139,6 +157,14 @@ impl Domain {
         }
         Ok(bases)
     }
+}
+
+/// LSNs of versions of `block` in row groups of the index, ascending.
+fn indexed_lsns(groups: &[Arc<Vec<PlacedRow>>], disk: DiskId, block: Extent) -> Vec<Lsn> {
+    let rows = groups.iter().flat_map(|group| rows_in(group, disk, block, Lsn::ZERO, Lsn::new(u64::MAX)));
+    let mut lsns: Vec<Lsn> = rows.map(|placed| placed.row.lsn).collect();
+    lsns.sort_unstable();
+    lsns
 }
 
 fn versions_in(

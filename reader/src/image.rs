@@ -7,7 +7,6 @@
 
 use crate::cache::{CHUNK_BYTES, Chunk, ChunkTable, Lent, PAGE_BYTES, Piece, Source, lock};
 use crate::core::disks::SeedPart;
-use crate::core::log::Segment;
 use crate::core::prefetch::{Ahead, Prefetch};
 use crate::domain::{Inner, within};
 use crate::error::{Error, Result};
@@ -21,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use tidemark_extent_map::State;
 use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn};
+use tidemark_history::Segment;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -42,7 +42,7 @@ pub struct DiskImage {
     /// Log segments that can hold rows of the image: the first so many.
     segments: usize,
     /// Base objects that seed the disk.
-    parts: Vec<SeedPart>,
+    pub(crate) parts: Vec<SeedPart>,
     shrinks: Vec<(Lsn, u64)>,
     /// Unique among the images of a reader.
     uid: u64,
@@ -56,8 +56,8 @@ pub struct DiskImage {
 static NEXT_UID: AtomicU64 = AtomicU64::new(0);
 
 impl DiskImage {
-    pub(crate) fn open(inner: &Arc<Inner>, timeline: &Arc<Timeline>, disk: DiskId, at: Lsn) -> Result<Arc<Self>> {
-        let point = timeline.resolve(&PointSpec::Lsn(at), inner.env.clock.wall())?;
+    pub(crate) async fn open(inner: &Arc<Inner>, timeline: &Arc<Timeline>, disk: DiskId, at: Lsn) -> Result<Arc<Self>> {
+        let point = timeline.resolve(&PointSpec::Lsn(at), inner.env.clock.wall()).await?;
         let history = timeline.history_of(disk).filter(|d| d.exists_at(at)).ok_or(Error::NoDisk { disk, at })?;
         //= SPEC.md#reader-rules
         //#
@@ -312,6 +312,14 @@ impl DiskImage {
             }
             gather.add_segment(number as u32, segment);
         }
+        if seed_to_come && !gather.is_covered() && seeded_at > self.timeline.indexed_through() {
+            seed_to_come = false;
+            self.add_seed(&mut gather, extent).await?;
+        }
+        if let Some(index) = self.timeline.index.as_ref().filter(|_| !gather.is_covered()) {
+            let groups = index.groups(self.id, extent, Lsn::ZERO, self.at.lsn).await?;
+            groups.iter().for_each(|group| gather.add_group(group));
+        }
         if seed_to_come && !gather.is_covered() {
             self.add_seed(&mut gather, extent).await?;
         }
@@ -330,8 +338,12 @@ impl DiskImage {
         Ok(())
     }
 
-    /// The segment that a place points into.
-    pub(crate) async fn segment(&self, number: u32) -> Result<Arc<Segment>> {
+    /// The segment that a place of a version of `lsn` points into.
+    pub(crate) async fn segment(&self, lsn: Lsn, place: Place) -> Result<Arc<Segment>> {
+        let number = place.segment;
+        if let Some(index) = self.timeline.index.as_ref().filter(|_| number == Place::INDEXED) {
+            return self.inner.indexed(index, lsn).await;
+        }
         if number & Place::BASE == 0 {
             return Ok(Arc::clone(&self.timeline.log.segments[number as usize]));
         }

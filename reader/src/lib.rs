@@ -1,6 +1,7 @@
 //! (disk, range, point in time) in, verified bytes out.
 //!
-//! A [`Domain`] finds the log of a bucket without listing it, checks its chain, and keeps the front indexes in memory. Its
+//! A [`Domain`] finds the index of a bucket and the log behind it, without listing, and checks the chain. What the index covers is
+//! read lazily; the front indexes of the rest are in memory. Without an index all of the log is the rest. Its
 //! [`Timeline`] turns times, bookmarks and LSNs into points. A [`DiskImage`] is one disk at one LSN; every byte that it
 //! hands out was verified when its frame was decoded, and a block that nobody knows is an error, never zeros.
 //!
@@ -16,6 +17,7 @@ mod export;
 mod frames;
 mod history;
 mod image;
+mod index;
 mod load;
 mod maps;
 mod options;
@@ -29,8 +31,8 @@ pub use error::{Error, Result};
 pub use export::ExportSink;
 pub use history::{BlockVersion, ChangeKind, Changed, FrameRef};
 pub use image::DiskImage;
-pub use options::ReaderOptions;
+pub use options::{IndexUse, ReaderOptions};
 pub use point::{Point, PointSpec, TimeText};
 pub use replay::{Part, ReplaySink, Step};
-pub use timeline::{Bookmark, DiskAt, Gap, IndexMemory, Timeline};
+pub use timeline::{Bookmark, DiskAt, DiskName, Gap, IndexMemory, Timeline};
 pub use verify::{Damage, DamagedBlocks, VerifyProgress, VerifyReport, verify};

@@ -1,16 +1,16 @@
 //! From a range of an image to the bytes of its blocks: pieces of the map, frames of the segments, slices of the frames.
 
 use crate::cache::Source;
-use crate::core::log::Segment;
 use crate::error::{Error, Result};
 use crate::image::{DiskImage, Failure};
 use crate::maps::{Place, RegionMap};
 use bytes::Bytes;
-use std::collections::btree_map::Entry;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::{Piece, State};
 use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, Extent, Lsn, ObjectKey};
+use tidemark_history::Segment;
 
 /// What was found of a range.
 #[derive(Debug, Default)]
@@ -23,8 +23,32 @@ pub(crate) struct Loaded {
     pub(crate) absent: Vec<Extent>,
 }
 
-/// Frames at hand: by segment and frame number.
+/// Frames at hand: by uid of the segment and frame number.
 type Frames = HashMap<(u32, u32), Result<Bytes, Arc<Error>>>;
+
+/// The segments that hold the blocks at hand, by uid, and the frames wanted of each.
+#[derive(Default)]
+struct Segments(BTreeMap<u32, (Arc<Segment>, BTreeSet<u32>)>);
+
+impl Segments {
+    /// The segment that a place of a version of `lsn` points into, if it is at hand.
+    fn find(&self, image: &DiskImage, lsn: Lsn, place: Place) -> Option<&(Arc<Segment>, BTreeSet<u32>)> {
+        let mut all = self.0.values();
+        match place.segment {
+            Place::INDEXED => all.find(|(s, _)| s.is_log() && s.first() <= lsn && lsn <= s.last()),
+            number if number & Place::BASE != 0 => {
+                let key = image.parts.get((number & !Place::BASE) as usize)?.key();
+                all.find(|(s, _)| s.key == key)
+            }
+            number => self.0.get(&image.timeline.log.segments.get(number as usize)?.uid),
+        }
+    }
+
+    fn of(&mut self, image: &DiskImage, lsn: Lsn, place: Place) -> Option<&mut (Arc<Segment>, BTreeSet<u32>)> {
+        let uid = self.find(image, lsn, place)?.0.uid;
+        self.0.get_mut(&uid)
+    }
+}
 
 /// A run of blocks that lies in one frame.
 pub(crate) struct InFrame {
@@ -44,19 +68,30 @@ impl InFrame {
 impl DiskImage {
     /// Loads the blocks of `core`, and those of `window` around it as far as they come from the same frames.
     pub(crate) async fn load(&self, map: &RegionMap, core: Extent, window: Extent) -> Result<Loaded> {
-        let mut segments: BTreeMap<u32, (Arc<Segment>, BTreeSet<u32>)> = BTreeMap::new();
-        for piece in map.clipped(core) {
-            let State::Data(place) = piece.state else { continue };
-            let (segment, frames) = match segments.entry(place.segment) {
-                Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(slot) => slot.insert((self.segment(place.segment).await?, BTreeSet::new())),
-            };
-            frames.extend(in_frames(segment, piece.extent, place).map(|part| part.frame));
+        let data = map.clipped(core).filter_map(|piece| match piece.state {
+            State::Data(place) => Some((piece, place)),
+            _ => None,
+        });
+        let data: Vec<_> = data.collect();
+        let mut wanted: Vec<(Lsn, Place)> = data.iter().map(|(piece, place)| (piece.lsn, *place)).collect();
+        wanted.dedup_by_key(|(lsn, place)| (*lsn, place.segment));
+        let found = stream::iter(wanted).map(|(lsn, place)| self.segment(lsn, place));
+        let found: Vec<Arc<Segment>> =
+            found.buffered(self.inner.options.requests_in_flight_max.max(1)).try_collect().await?;
+        let mut segments = Segments::default();
+        for segment in found {
+            segments.0.entry(segment.uid).or_insert((segment, BTreeSet::new()));
         }
-        let fetches = segments.iter().map(|(number, (segment, frames))| async move {
+        for (piece, place) in data {
+            if let Some((segment, frames)) = segments.of(self, piece.lsn, place) {
+                frames.extend(in_frames(segment, piece.extent, place).map(|part| part.frame));
+            }
+        }
+        let segments = segments;
+        let fetches = segments.0.iter().map(|(uid, (segment, frames))| async move {
             let frames: Vec<u32> = frames.iter().copied().collect();
             let outcomes = self.inner.frames.get(segment, &frames).await;
-            frames.into_iter().zip(outcomes).map(|(frame, outcome)| ((*number, frame), outcome)).collect::<Vec<_>>()
+            frames.into_iter().zip(outcomes).map(|(frame, outcome)| ((*uid, frame), outcome)).collect::<Vec<_>>()
         });
         let frames: Frames = futures::future::join_all(fetches).await.into_iter().flatten().collect();
 
@@ -77,7 +112,7 @@ impl DiskImage {
                         loaded.failures.push(Failure { extent, error: Error::Unknown { disk, extent, at } });
                     }
                     State::Unknown => loaded.absent.push(piece.extent),
-                    State::Data(place) => match segments.get(&place.segment) {
+                    State::Data(place) => match segments.find(self, piece.lsn, place) {
                         Some((segment, _)) => self.cut_out(&piece, place, segment, &frames, is_core, &mut loaded),
                         None => loaded.absent.push(piece.extent),
                     },
@@ -98,7 +133,7 @@ impl DiskImage {
         loaded: &mut Loaded,
     ) {
         for part in in_frames(segment, piece.extent, place) {
-            match frames.get(&(place.segment, part.frame)) {
+            match frames.get(&(segment.uid, part.frame)) {
                 Some(Ok(plain)) => {
                     loaded.pieces.push((part.extent, Source::Bytes(part.of(plain))));
                 }

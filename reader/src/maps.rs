@@ -1,16 +1,17 @@
 //! Extent maps of disk regions, resolved on first use and kept within a bound.
 //!
 //! A region's map is made of the rows that the front indexes hold for it, newest segment first, until every block is
-//! covered. Base objects stand at the LSN of their SEED_START and are asked only if blocks are open when that is reached.
+//! covered, and then of those that the index holds. Base objects stand at the LSN of their SEED_START and are asked only if blocks are open when that is reached.
 //! So the first byte of a disk never needs a map of the whole disk.
 
 use crate::cache::lock;
-use crate::core::log::Segment;
+use crate::index::rows_in;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidemark_extent_map::{ExtentMap, Payload, State, Version};
-use tidemark_format::{DiskId, Extent, Lsn, RowKind};
+use tidemark_format::{DiskId, Extent, Lsn, PlacedRow, RowKind};
+use tidemark_history::Segment;
 
 /// Blocks of one region: 16 MiB.
 pub(crate) const REGION_BLOCKS: u64 = 32 << 10;
@@ -18,7 +19,7 @@ pub(crate) const REGION_BLOCKS: u64 = 32 << 10;
 /// Where the bytes of a data row are: a segment of the image, and a block of its plaintext stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Index into the image's log segments, or [`Self::BASE`] plus an index into its seed parts.
+    /// Index into the image's log segments, or [`Self::BASE`] plus an index into its seed parts, or [`Self::INDEXED`].
     pub(crate) segment: u32,
     pub(crate) block: u32,
 }
@@ -26,6 +27,8 @@ pub(crate) struct Place {
 impl Place {
     /// Marks a base object.
     pub(crate) const BASE: u32 = 1 << 31;
+    /// The segment that holds the piece's LSN, which the index knows.
+    pub(crate) const INDEXED: u32 = u32::MAX;
 }
 
 impl Payload for Place {
@@ -69,20 +72,30 @@ impl Gather {
     pub(crate) fn add_segment(&mut self, number: u32, segment: &Segment) {
         let (disk, region, at) = (self.disk, self.region, self.at);
         segment.head.index.for_each_overlapping(disk, region, |placed| {
-            let row = placed.row;
-            if row.lsn > at {
-                return;
-            }
-            let state = match row.kind {
-                RowKind::Data => State::Data(Place { segment: number, block: placed.stream_block as u32 }),
-                RowKind::Zero => State::Zero,
-                RowKind::Unmap => State::Unmap,
-            };
-            self.versions.push(Version { extent: row.extent, lsn: row.lsn, state });
-            if row.lsn >= self.floor {
-                self.cover(row.extent);
+            if placed.row.lsn <= at {
+                self.add(number, &placed);
             }
         });
+    }
+
+    /// Adds the rows of a row group of the index, which are older than those of any log segment.
+    pub(crate) fn add_group(&mut self, group: &[PlacedRow]) {
+        for placed in rows_in(group, self.disk, self.region, Lsn::ZERO, self.at) {
+            self.add(Place::INDEXED, placed);
+        }
+    }
+
+    fn add(&mut self, segment: u32, placed: &PlacedRow) {
+        let row = placed.row;
+        let state = match row.kind {
+            RowKind::Data => State::Data(Place { segment, block: placed.stream_block as u32 }),
+            RowKind::Zero => State::Zero,
+            RowKind::Unmap => State::Unmap,
+        };
+        self.versions.push(Version { extent: row.extent, lsn: row.lsn, state });
+        if row.lsn >= self.floor {
+            self.cover(row.extent);
+        }
     }
 
     /// Adds a tombstone: blocks from `from` on are unknown since `lsn`.

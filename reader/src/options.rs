@@ -1,6 +1,17 @@
 //! Limits of a reader. Every one has its unit in its name.
 
 use std::time::Duration;
+use tidemark_history::HeadOptions;
+
+/// Whether a reader looks for an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexUse {
+    /// Uses it if there is one.
+    #[default]
+    IfThere,
+    /// Reads the log alone, at level R0: opening costs a request for each segment of the history.
+    Never,
+}
 
 /// How much memory, parallelism and patience a reader has.
 #[derive(Clone, Debug)]
@@ -11,6 +22,14 @@ pub struct ReaderOptions {
     pub frame_cache_bytes_max: u64,
     /// Bytes of resolved extent maps kept, over all images.
     pub map_cache_bytes_max: u64,
+    /// Whether to look for an index.
+    pub index: IndexUse,
+    /// Bytes of the index's tables kept, over all images.
+    pub index_cache_bytes_max: u64,
+    /// Bytes of heads of segments that the index covers kept, over all images.
+    pub head_cache_bytes_max: u64,
+    /// A refresh looks for a newer root once so many segments are not covered by the index.
+    pub unindexed_segments_max: usize,
     /// How long one read, open or refresh may take before it fails with kind `Retry`.
     pub request_deadline: Duration,
     /// Requests to the bucket that one open or one read keeps in flight.
@@ -31,12 +50,27 @@ pub struct ReaderOptions {
     pub absent_retries_max: u32,
 }
 
+impl ReaderOptions {
+    pub(crate) fn heads(&self) -> HeadOptions {
+        HeadOptions {
+            head_bytes: self.head_bytes,
+            request_deadline: self.request_deadline,
+            requests_in_flight_max: self.requests_in_flight_max,
+            absent_retries_max: self.absent_retries_max,
+        }
+    }
+}
+
 impl Default for ReaderOptions {
     fn default() -> Self {
         Self {
             cache_bytes_max: 256 << 20,
             frame_cache_bytes_max: 64 << 20,
             map_cache_bytes_max: 64 << 20,
+            index: IndexUse::IfThere,
+            index_cache_bytes_max: 64 << 20,
+            head_cache_bytes_max: 64 << 20,
+            unindexed_segments_max: 256,
             request_deadline: Duration::from_secs(30),
             requests_in_flight_max: 32,
             coalesce_gap_bytes_max: 256 << 10,

@@ -6,18 +6,18 @@
 //! Not here: what became of it ([`DiskImage`](crate::DiskImage)), and what a step is exported as (`tidemark export`).
 
 use crate::core::disks::disk_of;
-use crate::core::log::Segment;
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::load::{InFrame, failed, in_frames};
 use crate::maps::Place;
 use crate::point::Point;
-use crate::timeline::{Timeline, time_in};
+use crate::timeline::Timeline;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use tidemark_format::{BLOCK_BYTES, DiskId, EventBody, Extent, Lsn, PlacedRow, RowKind, TimeNs};
+use tidemark_history::{Segment, time_in};
 
 /// Bytes of one written step at most; a longer run comes in several.
 const STEP_BYTES_MAX: u64 = 32 << 20;
@@ -94,33 +94,58 @@ impl Domain {
     ) -> Result<()> {
         let timeline = self.timeline();
         timeline.history_of(disk).ok_or(Error::NoDisk { disk, at: to })?;
+        if let Some(index) = &timeline.index {
+            let mut firsts = Vec::new();
+            index
+                .for_each_segment(from, to, |segment| {
+                    firsts.extend((segment.last_lsn > from).then_some(segment.first_lsn))
+                })
+                .await?;
+            for first in firsts {
+                let segment = self.inner.indexed(index, first).await?;
+                self.replay_segment(&timeline, &segment, disk, (from, to), sink).await?;
+                progress(segment.last().min(to));
+            }
+        }
         let segments = &timeline.log.segments;
         let first = segments.partition_point(|segment| segment.last() <= from);
         for segment in segments[first..].iter().take_while(|segment| segment.first() <= to) {
-            let mut events: BTreeMap<Lsn, &EventBody> = BTreeMap::new();
-            for event in segment.head.events.iter().filter(|event| from < event.lsn && event.lsn <= to) {
-                if disk_of(&event.body).is_none_or(|of| of == disk) {
-                    events.insert(event.lsn, &event.body);
-                }
-            }
-            let replay = Replay { domain: self, disk, time: &|lsn| time_in(&segment.head, lsn) };
-            let runs = runs_of(segment, disk, from, to);
-            let frames = replay.frames(segment, &runs).await?;
-            let mut runs = runs.into_iter().peekable();
-            let lsns: BTreeSet<Lsn> = events.keys().copied().chain([segment.last().min(to)]).collect();
-            for lsn in lsns {
-                while let Some((at, runs)) = runs.next_if(|(at, _)| *at <= lsn) {
-                    replay.hand_out(sink, segment, at, &runs, &frames)?;
-                }
-                let Some(event) = events.get(&lsn) else { continue };
-                let at = Point { lsn, time: time_in(&segment.head, lsn) };
-                sink.step(at, Step::Event(event)).map_err(|source| Error::Sink { disk, source })?;
-                if let EventBody::SeedStart { .. } = event {
-                    self.replay_seed(&timeline, disk, at, to, sink).await?;
-                }
-            }
+            self.replay_segment(&timeline, segment, disk, (from, to), sink).await?;
             progress(segment.last().min(to));
             tokio::task::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    async fn replay_segment(
+        &self,
+        timeline: &Timeline,
+        segment: &Arc<Segment>,
+        disk: DiskId,
+        (from, to): (Lsn, Lsn),
+        sink: &mut dyn ReplaySink,
+    ) -> Result<()> {
+        let mut events: BTreeMap<Lsn, &EventBody> = BTreeMap::new();
+        for event in segment.head.events.iter().filter(|event| from < event.lsn && event.lsn <= to) {
+            if disk_of(&event.body).is_none_or(|of| of == disk) {
+                events.insert(event.lsn, &event.body);
+            }
+        }
+        let replay = Replay { domain: self, disk, time: &|lsn| time_in(&segment.head, lsn) };
+        let runs = runs_of(segment, disk, from, to);
+        let frames = replay.frames(segment, &runs).await?;
+        let mut runs = runs.into_iter().peekable();
+        let lsns: BTreeSet<Lsn> = events.keys().copied().chain([segment.last().min(to)]).collect();
+        for lsn in lsns {
+            while let Some((at, runs)) = runs.next_if(|(at, _)| *at <= lsn) {
+                replay.hand_out(sink, segment, at, &runs, &frames)?;
+            }
+            let Some(event) = events.get(&lsn) else { continue };
+            let at = Point { lsn, time: time_in(&segment.head, lsn) };
+            sink.step(at, Step::Event(event)).map_err(|source| Error::Sink { disk, source })?;
+            if let EventBody::SeedStart { .. } = event {
+                self.replay_seed(timeline, disk, at, to, sink).await?;
+            }
         }
         Ok(())
     }

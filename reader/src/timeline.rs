@@ -2,16 +2,19 @@
 //!
 //! Turns the checked log into answers about points in time. A timeline never changes; [`crate::Domain::refresh`] makes a
 //! new one. Time is an annotation of LSNs: "at T" is the largest LSN whose time is not after T.
-//! Not here: finding the log ([`crate::core::walk`]), and disk contents ([`crate::DiskImage`]).
+//! Not here: finding the log (`tidemark-history`), the tables of the index ([`crate::index`]), and disk contents
+//! ([`crate::DiskImage`]).
 
 use crate::core::disks::{DiskHistory, Disks};
-use crate::core::log::Log;
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::point::{Point, PointSpec};
 use std::sync::Arc;
 use tidemark_format::{
-    BLOCK_BYTES, DiskId, DomainId, Epoch, EventBody, Genesis, Level, Lsn, ObjectKey, SegmentHead, TimeNs,
+    BLOCK_BYTES, DiskId, DomainId, Epoch, Event, EventBody, EventRow, Genesis, Level, Lsn, ObjectKey, PackedTimes,
+    TableKind, TimeNs,
 };
+use tidemark_history::{Log, time_in};
 
 /// A named point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +55,24 @@ pub struct DiskAt {
     pub consistent_from: Option<Lsn>,
 }
 
+/// A disk, whenever it existed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskName {
+    /// Its id, unique in the domain.
+    pub id: DiskId,
+    /// The VM that it belongs to.
+    pub vm: String,
+    /// Its name within the VM.
+    pub name: String,
+}
+
 /// What a domain's history looks like. Immutable.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     genesis: Arc<Genesis>,
+    /// What the index covers, if there is one.
+    pub(crate) index: Option<Index>,
+    /// The segments behind it.
     pub(crate) log: Log,
     disks: Disks,
     bookmarks: Vec<Bookmark>,
@@ -63,40 +80,46 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// The timeline of a log, taking over from `before` what has not changed.
-    pub(crate) fn build(genesis: Arc<Genesis>, before: Option<&Self>, log: Log) -> Result<Self> {
-        let known = before.filter(|old| {
-            let same = |(a, b): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(a, b);
-            old.log.segments.len() <= log.segments.len() && old.log.segments.iter().zip(&log.segments).all(same)
-        });
-        let (mut timeline, from) = match known {
-            Some(old) => (old.clone(), old.log.segments.len()),
-            None => {
-                let (disks, bookmarks, gaps) = Default::default();
-                (Self { genesis, log: Log::default(), disks, bookmarks, gaps }, 0)
-            }
-        };
-        for segment in &log.segments[from..] {
-            timeline.apply(&segment.head, segment.key)?;
+    /// The timeline of an index with its events and of the log behind it.
+    pub(crate) fn build(genesis: Arc<Genesis>, index: Option<Index>, events: &[EventRow], log: Log) -> Result<Self> {
+        let (disks, bookmarks, gaps) = Default::default();
+        let mut timeline = Self { genesis, index, log: Log::default(), disks, bookmarks, gaps };
+        for row in events {
+            timeline.apply(&row.event, row.time, ObjectKey::RootCopy)?;
         }
-        timeline.log = log;
-        Ok(timeline)
+        timeline.extend(log)
     }
 
-    fn apply(&mut self, head: &SegmentHead, key: ObjectKey) -> Result<()> {
-        for event in &head.events {
-            self.disks.apply(event, key)?;
-            let time = time_in(head, event.lsn);
-            let point = Point { lsn: event.lsn, time };
-            match &event.body {
-                EventBody::Bookmark { name, level } => {
-                    self.bookmarks.push(Bookmark { name: name.clone(), point, level: *level });
-                }
-                EventBody::Gap { disk, from, to } => {
-                    self.gaps.push(Gap { disk: *disk, from: *from, to: *to, recorded: point });
-                }
-                _ => {}
+    /// The timeline of a log that begins with what is known, or of another log behind the same index. `None` if neither.
+    pub(crate) fn continued(&self, log: &Log) -> Result<Option<Self>> {
+        let same = |(a, b): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(a, b);
+        let known = &self.log.segments;
+        let continues =
+            self.log.stem == log.stem && known.len() <= log.segments.len() && known.iter().zip(&log.segments).all(same);
+        if continues { self.clone().extend(log.clone()).map(Some) } else { Ok(None) }
+    }
+
+    fn extend(mut self, log: Log) -> Result<Self> {
+        for segment in &log.segments[self.log.segments.len()..] {
+            for event in &segment.head.events {
+                self.apply(event, time_in(&segment.head, event.lsn), segment.key)?;
             }
+        }
+        self.log = log;
+        Ok(self)
+    }
+
+    fn apply(&mut self, event: &Event, time: TimeNs, key: ObjectKey) -> Result<()> {
+        self.disks.apply(event, key)?;
+        let point = Point { lsn: event.lsn, time };
+        match &event.body {
+            EventBody::Bookmark { name, level } => {
+                self.bookmarks.push(Bookmark { name: name.clone(), point, level: *level });
+            }
+            EventBody::Gap { disk, from, to } => {
+                self.gaps.push(Gap { disk: *disk, from: *from, to: *to, recorded: point });
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -118,17 +141,22 @@ impl Timeline {
 
     /// True if nothing was ever written.
     pub fn is_empty(&self) -> bool {
-        self.log.segments.is_empty()
+        self.latest().lsn == Lsn::ZERO
     }
 
     /// The oldest point. [`Lsn::ZERO`] at the domain's creation if nothing was ever written.
     pub fn first(&self) -> Point {
+        if let Some(index) = &self.index {
+            return Point { lsn: Lsn::new(1), time: index.root.first_time };
+        }
         self.log.segments.first().map_or(self.beginning(), |s| Point { lsn: s.first(), time: s.head.header.first_time })
     }
 
     /// The newest point, provisional or not.
     pub fn latest(&self) -> Point {
-        self.log.segments.last().map_or(self.beginning(), |s| Point { lsn: s.last(), time: s.head.header.last_time })
+        let indexed = self.log.stem.map(|stem| Point { lsn: stem.lsn, time: stem.time });
+        let last = self.log.segments.last().map(|s| Point { lsn: s.last(), time: s.head.header.last_time });
+        last.or(indexed).unwrap_or(self.beginning())
     }
 
     fn beginning(&self) -> Point {
@@ -140,32 +168,52 @@ impl Timeline {
         self.log.final_through
     }
 
+    /// Points up to here are read through the index; [`Lsn::ZERO`] if there is none.
+    pub fn indexed_through(&self) -> Lsn {
+        self.log.stem.map_or(Lsn::ZERO, |stem| stem.lsn)
+    }
+
     /// The newest writer epoch that was claimed.
     pub fn newest_claim(&self) -> Epoch {
         self.log.newest_claim
     }
 
+    /// The writer epoch of `lsn`; `None` if it is not in the history. What an LSN of an epoch stands for never changes.
+    pub fn epoch_of(&self, lsn: Lsn) -> Option<Epoch> {
+        match self.log.segment_of(lsn) {
+            Some(segment) => Some(segment.head.header.identity.epoch),
+            None => self.index.as_ref().and_then(|index| index.root.epoch_of(lsn)),
+        }
+    }
+
     /// When `lsn` happened; `None` if it is not in the history.
-    pub fn time_of(&self, lsn: Lsn) -> Option<TimeNs> {
-        self.log.segment_of(lsn).map(|s| time_in(&s.head, lsn))
+    ///
+    /// # Errors
+    /// Those of reading the index.
+    pub async fn time_of(&self, lsn: Lsn) -> Result<Option<TimeNs>> {
+        if let Some(segment) = self.log.segment_of(lsn) {
+            return Ok(Some(time_in(&segment.head, lsn)));
+        }
+        match self.index.as_ref().filter(|_| lsn > Lsn::ZERO && lsn <= self.indexed_through()) {
+            Some(index) => Ok(Some(index.segment_of(lsn).await?.time_of(lsn))),
+            None => Ok(None),
+        }
     }
 
     /// The point of an LSN.
-    pub fn point_of(&self, lsn: Lsn) -> Option<Point> {
-        self.time_of(lsn).map(|time| Point { lsn, time })
-    }
-
-    /// The object that holds `lsn`.
-    pub fn object_of(&self, lsn: Lsn) -> Option<ObjectKey> {
-        self.log.segment_of(lsn).map(|s| s.key)
+    ///
+    /// # Errors
+    /// Those of reading the index.
+    pub async fn point_of(&self, lsn: Lsn) -> Result<Option<Point>> {
+        Ok(self.time_of(lsn).await?.map(|time| Point { lsn, time }))
     }
 
     /// The point that `spec` names, when the clock shows `now`.
     ///
     /// # Errors
-    /// `BeforeHistory` naming the oldest point, `AfterHistory` for an LSN to come, `NoBookmark`. A time after the newest
-    /// point is that point.
-    pub fn resolve(&self, spec: &PointSpec, now: TimeNs) -> Result<Point> {
+    /// `BeforeHistory` naming the oldest point, `AfterHistory` for an LSN to come, `NoBookmark`; those of reading the index. A
+    /// time after the newest point is that point.
+    pub async fn resolve(&self, spec: &PointSpec, now: TimeNs) -> Result<Point> {
         let too_early = || {
             let oldest = self.first();
             Error::BeforeHistory { wanted: spec.clone(), oldest: oldest.to_string() }
@@ -175,11 +223,11 @@ impl Timeline {
             PointSpec::Lsn(lsn) if *lsn > self.latest().lsn => {
                 Err(Error::AfterHistory { wanted: *lsn, latest: self.latest().lsn })
             }
-            PointSpec::Lsn(lsn) => self.point_of(*lsn).ok_or_else(too_early),
-            PointSpec::Time(time) => self.at_time(*time).ok_or_else(too_early),
+            PointSpec::Lsn(lsn) => self.point_of(*lsn).await?.ok_or_else(too_early),
+            PointSpec::Time(time) => self.at_time(*time).await?.ok_or_else(too_early),
             PointSpec::Ago(ns) => {
                 let time = TimeNs::new(now.get().checked_sub(*ns).ok_or_else(too_early)?);
-                self.at_time(time).ok_or_else(too_early)
+                self.at_time(time).await?.ok_or_else(too_early)
             }
             PointSpec::Bookmark(name) => {
                 let newest = self.bookmarks.iter().rev().find(|b| b.name == *name);
@@ -189,13 +237,18 @@ impl Timeline {
     }
 
     /// The last point whose time is not after `time`; `None` before the history.
-    pub fn at_time(&self, time: TimeNs) -> Option<Point> {
+    ///
+    /// # Errors
+    /// Those of reading the index.
+    pub async fn at_time(&self, time: TimeNs) -> Result<Option<Point>> {
         let segments = &self.log.segments;
-        let at = segments.partition_point(|s| s.head.header.first_time <= time).checked_sub(1)?;
-        let head = &segments[at].head;
-        let after = head.times.as_ref().and_then(|times| times.first_after(time));
-        let lsn = after.map_or(head.header.last_lsn, |lsn| Lsn::new(lsn.get() - 1));
-        Some(Point { lsn, time: time_in(head, lsn) })
+        if let Some(at) = segments.partition_point(|s| s.head.header.first_time <= time).checked_sub(1) {
+            let head = &segments[at].head;
+            return Ok(Some(last_before(head.times.as_ref(), time, head.header.last_lsn, |lsn| time_in(head, lsn))));
+        }
+        let Some(index) = &self.index else { return Ok(None) };
+        let segment = index.segment_at(time).await?;
+        Ok(segment.map(|s| last_before(Some(&s.times), time, s.last_lsn, |lsn| s.time_of(lsn))))
     }
 
     /// Every bookmark, oldest first. Of several with one name the newest is meant by `bookmark:NAME`.
@@ -225,28 +278,54 @@ impl Timeline {
         self.disks.get(disk)
     }
 
+    /// Every disk that the domain ever had, oldest first.
+    pub fn all_disks(&self) -> Vec<DiskName> {
+        let name = |disk: &DiskHistory| DiskName { id: disk.id, vm: disk.vm.clone(), name: disk.name.clone() };
+        self.disks.all.iter().map(name).collect()
+    }
+
     /// About `n` points spread over the history, oldest first, among them the newest. Each is the last point of its time, so
     /// that naming its time leads back to it.
-    pub fn sample(&self, n: usize) -> Vec<Point> {
+    ///
+    /// # Errors
+    /// Those of reading the index.
+    pub async fn sample(&self, n: usize) -> Result<Vec<Point>> {
         let (first, last) = (self.first().lsn, self.latest().lsn);
         if self.is_empty() || n == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let (span, n) = (last.get() - first.get(), n as u64);
-        let spread = (1..=n).map(|i| Lsn::new(first.get() + (u128::from(span) * u128::from(i) / u128::from(n)) as u64));
-        let mut points: Vec<Point> = spread.filter_map(|lsn| self.at_time(self.time_of(lsn)?)).collect();
+        let mut points = Vec::new();
+        for i in 1..=n {
+            let lsn = Lsn::new(first.get() + (u128::from(span) * u128::from(i) / u128::from(n)) as u64);
+            if let Some(time) = self.time_of(lsn).await? {
+                points.extend(self.at_time(time).await?);
+            }
+        }
         points.dedup();
-        points
+        Ok(points)
     }
 
     /// Events with `from <= lsn <= to`, oldest first.
-    pub fn events(&self, from: Lsn, to: Lsn) -> impl Iterator<Item = (Point, &EventBody)> {
+    ///
+    /// # Errors
+    /// Those of reading the index.
+    pub async fn events(&self, from: Lsn, to: Lsn) -> Result<Vec<(Point, EventBody)>> {
+        let mut found = Vec::new();
+        if let Some(index) = self.index.as_ref().filter(|_| from <= self.indexed_through()) {
+            index
+                .for_each_segment(from, to, |segment| {
+                    let wanted = segment.events.iter().filter(|e| from <= e.lsn && e.lsn <= to);
+                    found.extend(wanted.map(|e| (Point { lsn: e.lsn, time: segment.time_of(e.lsn) }, e.body.clone())));
+                })
+                .await?;
+        }
         let start = self.log.segments.partition_point(|s| s.last() < from);
-        let segments = self.log.segments[start..].iter().take_while(move |s| s.first() <= to);
-        segments.flat_map(move |s| {
-            let wanted = s.head.events.iter().filter(move |e| from <= e.lsn && e.lsn <= to);
-            wanted.map(|e| (Point { lsn: e.lsn, time: time_in(&s.head, e.lsn) }, &e.body))
-        })
+        for s in self.log.segments[start..].iter().take_while(|s| s.first() <= to) {
+            let wanted = s.head.events.iter().filter(|e| from <= e.lsn && e.lsn <= to);
+            found.extend(wanted.map(|e| (Point { lsn: e.lsn, time: time_in(&s.head, e.lsn) }, e.body.clone())));
+        }
+        Ok(found)
     }
 
     /// What the timeline and the front indexes behind it take.
@@ -260,9 +339,10 @@ impl Timeline {
         memory
     }
 
-    /// Number of log segments.
+    /// Number of log segments, indexed or not.
     pub fn segment_count(&self) -> usize {
-        self.log.segments.len()
+        let indexed: u64 = self.index.iter().flat_map(|i| i.root.tables_of(TableKind::Segments)).map(|t| t.rows).sum();
+        self.log.segments.len() + indexed as usize
     }
 }
 
@@ -289,7 +369,9 @@ fn disk_at(disk: &DiskHistory, lsn: Lsn) -> DiskAt {
     }
 }
 
-/// The time of an LSN of a segment.
-pub(crate) fn time_in(head: &SegmentHead, lsn: Lsn) -> TimeNs {
-    head.times.as_ref().and_then(|times| times.time_of(lsn)).unwrap_or(head.header.first_time)
+/// The last LSN of a segment at or before `time`, which is not before the segment.
+fn last_before(times: Option<&PackedTimes>, time: TimeNs, last: Lsn, time_of: impl Fn(Lsn) -> TimeNs) -> Point {
+    let after = times.and_then(|times| times.first_after(time));
+    let lsn = after.map_or(last, |lsn| Lsn::new(lsn.get() - 1));
+    Point { lsn, time: time_of(lsn) }
 }

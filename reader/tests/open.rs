@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tidemark_bucket::{Bucket, Fault, Faults, Op};
 use tidemark_env::Env;
-use tidemark_format::{DiskId, Epoch, ErrorKind, KeyFamily, Lsn, ObjectKey, Seq};
-use tidemark_reader::{Domain, Error, ReaderOptions};
+use tidemark_format::{DiskId, Epoch, ErrorKind, KeyFamily, Lsn, ObjectKey, Seq, TimeNs};
+use tidemark_reader::{Domain, Error, PointSpec, ReaderOptions};
 
 /// A disk and `n` segments of one write each.
 async fn with_segments(n: u64) -> LogBuilder {
@@ -400,4 +400,17 @@ proptest! {
             }
         });
     }
+}
+
+/// Whoever opens a domain, or reads of one, may do so in a task of a runtime with many threads.
+#[test]
+fn what_a_reader_awaits_moves_between_threads() {
+    fn moves<T: Send>(_: impl FnOnce(tidemark_bucket::ReadOnly, tidemark_env::Env) -> T) {}
+    moves(|bucket, env| async move {
+        let domain = Domain::open(bucket, ReaderOptions::default(), env).await?;
+        let timeline = domain.refresh().await?;
+        let at = timeline.resolve(&PointSpec::Latest, TimeNs::default()).await?;
+        timeline.events(Lsn::ZERO, at.lsn).await?;
+        domain.disk(DiskId::new(1), at.lsn).await?.read(0, 4096).await
+    });
 }

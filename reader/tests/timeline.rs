@@ -13,8 +13,8 @@ fn after(ms: u64) -> TimeNs {
     TimeNs::new(START.get() + ms * 1_000_000)
 }
 
-fn at(timeline: &Timeline, text: &str) -> Lsn {
-    timeline.resolve(&text.parse().unwrap(), after(100_000)).unwrap().lsn
+async fn at(timeline: &Timeline, text: &str) -> Lsn {
+    timeline.resolve(&text.parse().unwrap(), after(100_000)).await.unwrap().lsn
 }
 
 #[tokio::test]
@@ -35,28 +35,31 @@ async fn points_are_found_by_lsn_time_span_and_bookmark() {
     log.seal().await;
 
     let timeline = log.open().await.timeline();
-    assert_eq!(at(&timeline, "latest"), c);
-    assert_eq!(at(&timeline, &format!("lsn:{a}")), a);
-    assert_eq!(at(&timeline, "bookmark:twice"), new);
+    assert_eq!(at(&timeline, "latest").await, c);
+    assert_eq!(at(&timeline, &format!("lsn:{a}")).await, a);
+    assert_eq!(at(&timeline, "bookmark:twice").await, new);
     assert_eq!(timeline.bookmarks().iter().map(|m| m.point.lsn).collect::<Vec<_>>(), [old, new]);
-    assert_eq!(at(&timeline, "-80s"), new, "the last write at or before then");
-    assert_eq!(at(&timeline, "-75s"), new);
-    assert_eq!(at(&timeline, "-1s"), c, "beyond the newest is the newest");
+    assert_eq!(at(&timeline, "-80s").await, new, "the last write at or before then");
+    assert_eq!(at(&timeline, "-75s").await, new);
+    assert_eq!(at(&timeline, "-1s").await, c, "beyond the newest is the newest");
     for lsn in 1..=c.get() {
         let lsn = Lsn::new(lsn);
-        let point = timeline.at_time(timeline.time_of(lsn).unwrap()).unwrap();
-        assert!(point.lsn >= lsn && timeline.time_of(point.lsn) == timeline.time_of(lsn));
+        let time = timeline.time_of(lsn).await.unwrap().unwrap();
+        let point = timeline.at_time(time).await.unwrap().unwrap();
+        assert!(point.lsn >= lsn && timeline.time_of(point.lsn).await.unwrap() == Some(time));
     }
-    assert_eq!(timeline.time_of(b), Some(after(20_000)));
-    let early = timeline.resolve(&PointSpec::Time(TimeNs::new(START.get() - 1)), after(0)).unwrap_err();
+    assert_eq!(timeline.time_of(b).await.unwrap(), Some(after(20_000)));
+    let early = timeline.resolve(&PointSpec::Time(TimeNs::new(START.get() - 1)), after(0)).await.unwrap_err();
     assert!(matches!(early, Error::BeforeHistory { .. }) && early.to_string().contains("lsn 1"), "{early}");
     assert_eq!(early.kind(), ErrorKind::FixRequest);
-    let late = timeline.resolve(&PointSpec::Lsn(c.next()), after(0)).unwrap_err();
+    let late = timeline.resolve(&PointSpec::Lsn(c.next()), after(0)).await.unwrap_err();
     assert!(matches!(late, Error::AfterHistory { .. }), "{late}");
-    assert!(timeline.resolve(&"bookmark:never".parse().unwrap(), after(0)).is_err());
-    let sample = timeline.sample(16);
+    assert!(timeline.resolve(&"bookmark:never".parse().unwrap(), after(0)).await.is_err());
+    let sample = timeline.sample(16).await.unwrap();
     assert_eq!(sample.last(), Some(&timeline.latest()));
-    assert!(sample.iter().all(|p| timeline.at_time(p.time) == Some(*p)));
+    for point in sample {
+        assert_eq!(timeline.at_time(point.time).await.unwrap(), Some(point));
+    }
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ impl Site {
         let domain = self.reader().await;
         let timeline = domain.timeline();
         let point: PointSpec = point.parse().unwrap();
-        let at = timeline.resolve(&point, Env::system().clock.wall()).unwrap();
+        let at = timeline.resolve(&point, Env::system().clock.wall()).await.unwrap();
         let found = timeline.find_disk("web", disk, at.lsn).expect("the disk is there");
         let image = domain.disk(found.id, at.lsn).await.unwrap();
         let mut bytes = Vec::new();

@@ -138,14 +138,17 @@ impl Appender {
         Ok(if new { Created::New } else { Created::Exists })
     }
 
-    /// Stores an object of the log or of the base: a key that its epoch's owner alone writes, always with the same bytes, so
+    /// Stores an object of the log, of the base or of the index: a key that its epoch's owner alone writes, always with the same bytes, so
     /// that trying again is harmless.
     ///
     /// Where the store can tell, finding other bytes there is an error of kind `Fenced`: somebody else acts as the owner of
-    /// this epoch (SPEC.md F-7). "Other" means another length or other first 512 bytes, the header with its hash.
+    /// this epoch (SPEC.md F-7). "Other" means another length or, of segments, other first 512 bytes, the header with its hash;
+    /// of what the index is made of, any other byte.
     pub async fn put(&self, key: &ObjectKey, body: impl Into<Pieces>) -> Result<PutOutcome> {
-        if !matches!(key, ObjectKey::Log { .. } | ObjectKey::Base { .. }) {
-            return Err(Error::NotAllowed { key: *key, right: "only log and base objects are put; create the others" });
+        use KeyFamily::{Base, Index, Log, Root};
+        if !matches!(key.family(), Log | Base | Index | Root) {
+            let right = "only log, base and index objects are put; create the others";
+            return Err(Error::NotAllowed { key: *key, right });
         }
         let stored = self.read.dispatch.put_immutable(key, body.into()).await?;
         Ok(if stored { PutOutcome::Stored } else { PutOutcome::Already })
@@ -154,6 +157,11 @@ impl Appender {
     /// Overwrites the hint. It is advisory: losing it, or reading an old one, costs time only.
     pub async fn put_hint(&self, body: impl Into<Pieces>) -> Result<()> {
         self.read.dispatch.put_mutable(&ObjectKey::Hint, body.into()).await
+    }
+
+    /// Overwrites the copy of a root. An old one costs time only.
+    pub async fn put_root_copy(&self, body: impl Into<Pieces>) -> Result<()> {
+        self.read.dispatch.put_mutable(&ObjectKey::RootCopy, body.into()).await
     }
 
     /// Tells the bucket how it is attached, where that is known without [`attach_probe`](crate::attach_probe).

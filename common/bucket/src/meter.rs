@@ -152,8 +152,8 @@ mod tests {
         }
         let all = meter.snapshot();
         assert_eq!(all.get(Op::Delete, KeyFamily::Log), Count { requests: 1, bytes: 32 });
-        assert_eq!(all.total(Op::Put), Count { requests: 5, bytes: 10 + 11 + 12 + 13 + 14 });
-        assert_eq!(all.iter().count(), 25);
+        assert_eq!(all.total(Op::Put), Count { requests: 7, bytes: (10..17).sum() });
+        assert_eq!(all.iter().count(), Op::ALL.len() * KeyFamily::ALL.len());
     }
 
     #[test]

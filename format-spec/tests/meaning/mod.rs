@@ -13,6 +13,8 @@ pub fn of(bytes: &[u8], expect: &Expect) -> Result<Json> {
     match expect.key {
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => segment(bytes, expect),
         ObjectKey::Claim { .. } => Ok(json!({ "claim": fields(&Claim::decode(bytes, expect)?.fields()) })),
+        ObjectKey::Root { .. } => Ok(json!({ "root": fields(&Root::decode(bytes, expect)?.fields()) })),
+        ObjectKey::Index { .. } => table(bytes, expect),
         ObjectKey::Hint => Ok(json!({ "hint": fields(&Hint::decode(bytes, expect.domain)?.fields()) })),
         _ => genesis(bytes),
     }
@@ -23,6 +25,7 @@ pub fn of(bytes: &[u8], expect: &Expect) -> Result<Json> {
 pub fn written_anew(bytes: &[u8], expect: &Expect) -> Result<Vec<u8>> {
     Ok(match expect.key {
         ObjectKey::Claim { .. } => Claim::decode(bytes, expect)?.encode(),
+        ObjectKey::Root { .. } => Root::decode(bytes, expect)?.encode()?,
         ObjectKey::Hint => Hint::decode(bytes, expect.domain)?.encode(),
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => {
             let head = SegmentHead::decode(bytes, expect)?;
@@ -115,6 +118,49 @@ fn segment(bytes: &[u8], expect: &Expect) -> Result<Json> {
         }
     }
     Ok(meaning)
+}
+
+/// A table by itself; its root would also vouch for the footer.
+fn table(bytes: &[u8], expect: &Expect) -> Result<Json> {
+    let table = TableRef::of_object(bytes)?;
+    let footer = TableFooter::decode(&bytes[table.footer_start() as usize..], &table, expect)?;
+    let rows = match table.kind {
+        TableKind::Rows => groups::<PlacedRow>(bytes, &footer, row)?,
+        TableKind::Segments => groups::<SegmentRow>(bytes, &footer, segment_row)?,
+        TableKind::Events => groups::<EventRow>(bytes, &footer, |row| {
+            let mut meaning = event(&row.event);
+            meaning["time_ns"] = row.time.get().into();
+            meaning
+        })?,
+    };
+    Ok(json!({ "table": table.kind.name(), "groups": rows }))
+}
+
+fn groups<R: TableRow>(bytes: &[u8], footer: &TableFooter, meaning: impl Fn(R) -> Json) -> Result<Vec<Json>> {
+    let groups = footer.groups().iter().enumerate().map(|(number, group)| {
+        let bytes = bytes[group.range.start as usize..group.range.end as usize].to_vec();
+        let rows = footer.decode_group::<R>(number, bytes.into())?;
+        Ok(Json::Array(rows.into_iter().map(&meaning).collect()))
+    });
+    groups.collect()
+}
+
+fn segment_row(row: SegmentRow) -> Json {
+    json!({
+        "first_lsn": row.first_lsn.get(),
+        "last_lsn": row.last_lsn.get(),
+        "first_time_ns": row.first_time.get(),
+        "last_time_ns": row.last_time.get(),
+        "epoch": row.epoch.get(),
+        "seq": row.seq.get(),
+        "rows": row.rows,
+        "bytes": row.bytes,
+        "data_bytes": row.data_bytes,
+        "tick_ns": row.times.tick_ns(),
+        "hash": hex(&row.header_hash),
+        "times": row.times.iter().map(|step| json!([step.lsn.get(), step.time.get()])).collect::<Vec<_>>(),
+        "events": row.events.iter().map(event).collect::<Vec<_>>(),
+    })
 }
 
 fn row(placed: PlacedRow) -> Json {

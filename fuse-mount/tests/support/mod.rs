@@ -82,8 +82,8 @@ impl DiskFs for Toy {
         })
     }
     fn forget(&self, _ino: Ino, _lookups: u64) {}
-    fn getattr(&self, ino: Ino) -> Result<Attr> {
-        Ok(Self::attr(ino))
+    fn getattr(&self, ino: Ino) -> Answer<Attr> {
+        Answer::Now(Ok(Self::attr(ino)))
     }
     fn readlink(&self, ino: Ino) -> Answer<OsString> {
         Answer::Now(Err(Error::NotALink { ino: ino.get() }))

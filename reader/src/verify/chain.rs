@@ -66,7 +66,7 @@ impl Findings {
             }
             (_, Found::Hint(hint)) => self.hint = Some(hint),
             (_, Found::Other) => report.unreferenced.push(key.to_string()),
-            (_, Found::Claim(_)) => {}
+            (_, Found::Claim(_) | Found::Derived) => {}
         }
     }
 

@@ -1,13 +1,13 @@
 //! Checks one segment by itself: header, sections, length, every frame, every LSN.
 
 use super::DamagedBlocks;
-use crate::core::log::Segment;
 use crate::frames::decode;
 use bytes::{Bytes, BytesMut};
 use tidemark_bucket::{Error, ReadOnly};
 use tidemark_format::{
     BLOCK_BYTES, ErrorKind, Expect, Extent, HEADER_BYTES, OBJECT_BYTES_MAX, RowKind, SegmentHead, SegmentHeader,
 };
+use tidemark_history::Segment;
 
 /// Bytes that are read at a time.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;

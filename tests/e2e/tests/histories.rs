@@ -1,5 +1,5 @@
-//! Random histories over several disks, through writers that are closed, die and are followed by others: at any LSN a
-//! reader sees what the model has.
+//! Random histories over several disks, through writers that are closed, die and are followed by others, with and without an
+//! index that grows meanwhile: at any LSN a reader sees what the model has.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tidemark_bucket::Bucket;
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Level, Lsn, TimeNs};
+use tidemark_gc::{From, Maintainer, MaintenanceOptions};
 use tidemark_model::ops::calls;
 use tidemark_model::{DomainModel, Op, OpsShape, any_ops};
-use tidemark_reader::{Domain, ReaderOptions};
+use tidemark_reader::{Domain, IndexUse, PointSpec, ReaderOptions};
 use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
 
 /// What happens to the writer before a call.
@@ -33,6 +34,31 @@ fn any_fate() -> impl Strategy<Value = Fate> {
 
 fn options() -> WriterOptions {
     WriterOptions { segment_bytes_max: 24 << 10, age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() }
+}
+
+/// Whether somebody keeps an index meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maintenance {
+    Never,
+    /// A pass of a new maintainer after each commit, so that runs are many and small.
+    Often,
+}
+
+/// Runs of a few rows, tables of fewer, merged by threes.
+fn small_runs() -> MaintenanceOptions {
+    MaintenanceOptions {
+        run_rows: 12,
+        unindexed_segments_max: 2,
+        fan_out: 3,
+        table_rows_max: 10,
+        heads_held_max: 4,
+        ..MaintenanceOptions::default()
+    }
+}
+
+async fn maintain(bucket: &Bucket, env: &Env) {
+    let mut maintainer = Maintainer::open(bucket.appender(), small_runs(), env.clone()).await.unwrap();
+    maintainer.pass(From::NewestRoot, |_| {}).await.unwrap();
 }
 
 /// Submits one call of the model's; its last LSN is that of its last operation.
@@ -66,7 +92,7 @@ async fn submit(writer: &DomainWriter, call: &[Op]) -> Lsn {
     ticket.lsn()
 }
 
-async fn play(ops: &[Op], fates: &[Fate], env: &Env) -> (Bucket, DomainModel) {
+async fn play(ops: &[Op], fates: &[Fate], maintenance: Maintenance, env: &Env) -> (Bucket, DomainModel) {
     let bucket = Bucket::memory();
     create_domain(&bucket.appender(), "random", env).await.unwrap();
     let mut model = DomainModel::new();
@@ -80,6 +106,9 @@ async fn play(ops: &[Op], fates: &[Fate], env: &Env) -> (Bucket, DomainModel) {
             Fate::CommitsAll => {
                 writer.sync().await.unwrap();
                 committed = model.latest();
+                if maintenance == Maintenance::Often {
+                    maintain(&bucket, env).await;
+                }
             }
             fate => {
                 if let Fate::Closes = fate {
@@ -120,8 +149,55 @@ fn calls_from<'a>(ops: &'a [Op], rest: &[Op]) -> &'a [Op] {
     panic!("a crash cut a call in two: lsn {} is inside of one", ops.len() - rest.len());
 }
 
-async fn check(bucket: &Bucket, model: &DomainModel, lsn: Lsn, env: &Env) -> Result<(), TestCaseError> {
-    let domain = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await.unwrap();
+async fn open(bucket: &Bucket, index: IndexUse, env: &Env) -> Domain {
+    // Small caches, so that parts of the index are read again and again.
+    let options = ReaderOptions {
+        index,
+        index_cache_bytes_max: 20_000,
+        head_cache_bytes_max: 20_000,
+        ..ReaderOptions::default()
+    };
+    Domain::open(bucket.read_only(), options, env.clone()).await.unwrap()
+}
+
+/// Everything that can be asked of a history is answered alike with and without the index.
+async fn check_alike(bucket: &Bucket, lsn: Lsn, env: &Env) -> Result<(), TestCaseError> {
+    let (log, indexed) = (open(bucket, IndexUse::Never, env).await, open(bucket, IndexUse::IfThere, env).await);
+    let (one, other) = (log.timeline(), indexed.timeline());
+    prop_assert_eq!(one.indexed_through(), Lsn::ZERO);
+    prop_assert_eq!((one.first(), one.latest()), (other.first(), other.latest()));
+    prop_assert_eq!((one.bookmarks(), one.gaps()), (other.bookmarks(), other.gaps()));
+    prop_assert_eq!((one.all_disks(), one.disks_at(lsn)), (other.all_disks(), other.disks_at(lsn)));
+    prop_assert_eq!((one.final_through(), one.segment_count()), (other.final_through(), other.segment_count()));
+    let time = one.time_of(lsn).await.unwrap();
+    prop_assert_eq!((one.epoch_of(lsn), time), (other.epoch_of(lsn), other.time_of(lsn).await.unwrap()));
+    let spec = PointSpec::Time(time.unwrap());
+    prop_assert_eq!(
+        one.resolve(&spec, TimeNs::default()).await.unwrap(),
+        other.resolve(&spec, TimeNs::default()).await.unwrap()
+    );
+    prop_assert_eq!(one.sample(5).await.unwrap(), other.sample(5).await.unwrap());
+    prop_assert_eq!(one.events(Lsn::new(1), lsn).await.unwrap(), other.events(Lsn::new(1), lsn).await.unwrap());
+    for disk in one.all_disks() {
+        let block = lsn.get() % 8 * BLOCK_BYTES;
+        prop_assert_eq!(log.versions(disk.id, block).await.unwrap(), indexed.versions(disk.id, block).await.unwrap());
+        let from = Lsn::new(lsn.get() / 2);
+        prop_assert_eq!(
+            log.changed(disk.id, from, lsn).await.unwrap(),
+            indexed.changed(disk.id, from, lsn).await.unwrap()
+        );
+    }
+    Ok(())
+}
+
+async fn check(
+    bucket: &Bucket,
+    model: &DomainModel,
+    lsn: Lsn,
+    index: IndexUse,
+    env: &Env,
+) -> Result<(), TestCaseError> {
+    let domain = open(bucket, index, env).await;
     prop_assert_eq!(domain.timeline().latest().lsn, model.latest());
     prop_assert_eq!(domain.timeline().final_through(), model.latest());
     let wanted = model.at(lsn);
@@ -167,11 +243,33 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let env = Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))));
         runtime.block_on(async {
-            let (bucket, model) = play(&ops, &fates, &env).await;
-            check(&bucket, &model, model.latest(), &env).await?;
+            let (bucket, model) = play(&ops, &fates, Maintenance::Never, &env).await;
+            check(&bucket, &model, model.latest(), IndexUse::Never, &env).await?;
             for pick in &picks {
                 let lsn = Lsn::new(pick.index(model.latest().get() as usize) as u64 + 1);
-                check(&bucket, &model, lsn, &env).await?;
+                check(&bucket, &model, lsn, IndexUse::IfThere, &env).await?;
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+
+    #[test]
+    fn prop_the_index_shows_any_lsn_as_the_log_does(
+        ops in any_ops(OpsShape::default()),
+        fates in prop::collection::vec(any_fate(), 100),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let env = Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))));
+        runtime.block_on(async {
+            let (bucket, model) = play(&ops, &fates, Maintenance::Often, &env).await;
+            maintain(&bucket, &env).await;
+            for pick in &picks {
+                let lsn = Lsn::new(pick.index(model.latest().get() as usize) as u64 + 1);
+                check(&bucket, &model, lsn, IndexUse::Never, &env).await?;
+                check(&bucket, &model, lsn, IndexUse::IfThere, &env).await?;
+                check_alike(&bucket, lsn, &env).await?;
             }
             Ok::<_, TestCaseError>(())
         })?;

@@ -1,4 +1,5 @@
-//! The recorded VM through a real FUSE mount: file systems are whole at every flush, files are what the guest saw.
+//! The recorded VM through a real FUSE mount, with and without an index: file systems are whole at every flush, files are what
+//! the guest saw.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
@@ -21,7 +22,14 @@ struct Recorded {
     last_lsn: u64,
 }
 
-fn recorded() -> Recorded {
+/// Whether the history is read through an index.
+#[derive(PartialEq)]
+enum Index {
+    None,
+    Whole,
+}
+
+fn recorded(index: Index) -> Recorded {
     let dir = tempfile::tempdir().unwrap();
     let url = dir.path().join("bucket").display().to_string();
     let (base, log) = (path(BASE).display().to_string(), path(LOG).display().to_string());
@@ -29,6 +37,11 @@ fn recorded() -> Recorded {
     tidemark.ok(["domain", "create", &url, "--name", "recorded"]);
     tidemark.ok(["ingest", &url, "--disk", "vm/root", "--format", "raw", &base]);
     let report = tidemark.json(["ingest", &url, "--disk", "vm/root", "--format", "blklogwrites", &log]);
+    if index == Index::Whole {
+        let built = tidemark.json(["gc", "run", &url]);
+        assert_eq!(built["index"]["through_lsn"], tidemark.json(["points", &url])["latest"]["lsn"]);
+        assert_eq!(tidemark.json(["gc", "status", &url])["index"], built["index"]);
+    }
     let mounted = tidemark.mount(&url, &dir.path().join("time"), &[]);
     let lsn = |name: &str| report[name].as_u64().unwrap();
     Recorded { first_lsn: lsn("first_lsn"), last_lsn: lsn("last_lsn"), mounted, dir, url }
@@ -54,7 +67,7 @@ fn fsck(image: &Path) -> String {
 
 #[test]
 fn mount_of_every_flush_is_a_whole_file_system_with_the_files_that_the_guest_saw() {
-    let recorded = recorded();
+    let recorded = recorded(Index::Whole);
     let marks: BTreeMap<u32, String> = marks().into_iter().collect();
     let copy = recorded.dir.path().join("copy.img");
     let files = recorded.dir.path().join("files");
@@ -95,7 +108,7 @@ fn mount_of_every_flush_is_a_whole_file_system_with_the_files_that_the_guest_saw
 
 #[test]
 fn loop_mount_straight_from_the_fuse_mount_has_every_file_of_the_guest() {
-    let recorded = recorded();
+    let recorded = recorded(Index::None);
     let marks: BTreeMap<u32, String> = marks().into_iter().collect();
     for point in [format!("lsn/{}", recorded.last_lsn), "latest".to_owned()] {
         let image = recorded.mounted.disk(&point, "vm", "root");
@@ -117,7 +130,7 @@ fn loop_mount_straight_from_the_fuse_mount_has_every_file_of_the_guest() {
 
 #[test]
 fn mount_shows_points_by_lsn_time_and_bookmark_and_goes_on_sigterm_and_sigint() {
-    let recorded = recorded();
+    let recorded = recorded(Index::Whole);
     let points = tidemark().json(["points", &recorded.url]);
     let bookmark = points["bookmarks"][0]["name"].as_str().unwrap();
     let time = points["bookmarks"][0]["time"].as_str().unwrap();

@@ -103,7 +103,8 @@ impl Reader {
     /// The point of a text such as `latest`.
     fn resolve(&self, point: &str) -> Result<Point, Failure> {
         let spec: PointSpec = point.parse()?;
-        Ok(self.domain.timeline().resolve(&spec, self.env.clock.wall())?)
+        let (timeline, now) = (self.domain.timeline(), self.env.clock.wall());
+        self.threads.run(async move { Ok(timeline.resolve(&spec, now).await?) })
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use std::collections::BTreeMap;
 use tidemark_bucket::{Bucket, BucketOptions};
 use tidemark_env::Env;
-use tidemark_format::{DiskId, EventBody, Lsn};
+use tidemark_format::{DiskId, Lsn};
 use tidemark_reader::{DiskAt, Domain, Point, PointSpec, ReaderOptions};
 
 /// Names faults to inject into the bucket, for crash tests. See docs/testing.md.
@@ -30,9 +30,9 @@ pub(crate) async fn open_domain(bucket: &Bucket, options: ReaderOptions) -> anyh
 }
 
 /// The point that a person meant.
-pub(crate) fn resolve(domain: &Domain, spec: &PointSpec) -> anyhow::Result<Point> {
+pub(crate) async fn resolve(domain: &Domain, spec: &PointSpec) -> anyhow::Result<Point> {
     let now = Env::system().clock.wall();
-    Ok(domain.timeline().resolve(spec, now)?)
+    Ok(domain.timeline().resolve(spec, now).await?)
 }
 
 /// The disk that a person meant, as it is at a point.
@@ -56,16 +56,8 @@ pub(crate) fn disk_at(domain: &Domain, disk: &DiskRef, at: Lsn) -> anyhow::Resul
 
 /// The disk that a person meant, also if it has left the domain since; of equal names the newest. With its name.
 pub(crate) fn any_disk(domain: &Domain, disk: &DiskRef) -> anyhow::Result<(DiskId, String)> {
-    let timeline = domain.timeline();
-    let mut names = BTreeMap::new();
-    for disk in timeline.disks_at(timeline.latest().lsn) {
-        names.insert(disk.id, format!("{}/{}", disk.vm, disk.name));
-    }
-    for (_, event) in timeline.events(timeline.first().lsn, timeline.latest().lsn) {
-        if let EventBody::DiskAdd { disk, vm, name, .. } = event {
-            names.insert(*disk, format!("{vm}/{name}"));
-        }
-    }
+    let disks = domain.timeline().all_disks();
+    let names: BTreeMap<_, _> = disks.into_iter().map(|disk| (disk.id, format!("{}/{}", disk.vm, disk.name))).collect();
     let found = names.iter().rfind(|(id, name)| match disk {
         DiskRef::Id(wanted) => *id == wanted,
         DiskRef::Name(wanted) => **name == wanted.to_string(),

@@ -103,6 +103,13 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
             _ => of_kind(error.kind(), error.hint()),
         };
     }
+    if let Some(error) = error.downcast_ref::<tidemark_gc::Error>() {
+        return match error {
+            tidemark_gc::Error::NoDomain { .. } => Some(Verdict { code: 10, hint: error.hint().map(str::to_owned) }),
+            tidemark_gc::Error::Store { source, .. } => of_one(source),
+            _ => of_kind(error.kind(), error.hint()),
+        };
+    }
     if let Some(error) = error.downcast_ref::<tidemark_bucket::Error>() {
         let code = match error {
             tidemark_bucket::Error::NotFound(at) if at.key == ObjectKey::Genesis.to_string() => 10,

@@ -159,7 +159,7 @@ async fn read(args: ReadArgs, ui: &Ui) -> anyhow::Result<Report> {
     let env = Env::system();
     let bucket = open_bucket(&args.bucket)?;
     let domain = open_domain(&bucket, ReaderOptions::default()).await?;
-    let point = resolve(&domain, &args.at)?;
+    let point = resolve(&domain, &args.at).await?;
     let image = domain.disk(disk_at(&domain, &args.disk, point.lsn)?.id, point.lsn).await?;
     let size = args.read_size.get().clamp(1, image.size_bytes());
     let places = (image.size_bytes() - size) / BLOCK_BYTES + 1;

@@ -10,7 +10,9 @@ use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::fields::{Fields, Value};
-use tidemark_format::{Claim, Expect, Genesis, Hint, KeyFamily, ObjectKey, SegmentHead, SegmentHeader};
+use tidemark_format::{
+    Claim, Expect, Genesis, Hint, KeyFamily, ObjectKey, Root, SegmentHead, SegmentHeader, TableFooter, TableRef,
+};
 use tidemark_reader::TimeText;
 
 /// Bytes that usually hold a whole head.
@@ -82,11 +84,39 @@ async fn object(bucket: &ReadOnly, key: ObjectKey, rows: bool) -> anyhow::Result
             let hint = Hint::decode(&bucket.get(&key).await?, genesis.domain)?;
             json!({ "kind": "hint", "fields": fields(&hint.fields()) })
         }
+        ObjectKey::Root { .. } | ObjectKey::RootCopy => {
+            let bytes = bucket.get(&key).await?;
+            let root = match key {
+                ObjectKey::RootCopy => Root::decode_copy(&bytes, genesis.domain)?,
+                _ => Root::decode(&bytes, &expect)?,
+            };
+            json!({ "kind": "root", "fields": fields(&root.fields()) })
+        }
+        ObjectKey::Index { .. } => table(&bucket.get(&key).await?, &expect)?,
         ObjectKey::Probe { .. } => json!({ "kind": "probe", "bytes": bucket.get(&key).await?.len() }),
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => segment(&head(bucket, &expect).await?, rows),
     };
     shown["key"] = json!(key.to_string());
     Ok(shown)
+}
+
+fn table(bytes: &[u8], expect: &Expect) -> anyhow::Result<Json> {
+    let damaged = || format!("{} is damaged", expect.key);
+    let table = TableRef::of_object(bytes).with_context(damaged)?;
+    let footer = TableFooter::decode(&bytes[table.footer_start() as usize..], &table, expect).with_context(damaged)?;
+    let groups = footer.groups().iter().map(|group| {
+        let (first, last) = group.lsns(table.kind);
+        let bytes = group.range.end - group.range.start;
+        json!({ "rows": group.rows, "bytes": bytes, "first_lsn": first.get(), "last_lsn": last.get() })
+    });
+    Ok(json!({
+        "kind": "table",
+        "table": table.kind.name(),
+        "rows": table.rows,
+        "total_bytes": table.len,
+        "footer_bytes": table.footer_len,
+        "row_groups": groups.collect::<Vec<_>>(),
+    }))
 }
 
 /// The head of a segment: usually in its first 128 KiB, else as long as its header says.

@@ -6,6 +6,8 @@ mod domain;
 mod drva;
 mod explain;
 mod export;
+mod gc;
+mod index;
 mod ingest;
 mod inspect;
 mod manual;
@@ -41,6 +43,12 @@ pub(crate) enum Command {
     Diff(diff::DiffArgs),
     /// Run and control a DR virtual appliance
     Drva(drva::DrvaArgs),
+    /// Keep a domain's index, so that any point opens at once
+    #[command(subcommand)]
+    Gc(gc::GcCommand),
+    /// Make a domain's index anew
+    #[command(subcommand)]
+    Index(index::IndexCommand),
     /// Measure what a bucket can take and give
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -64,6 +72,8 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,
         Command::Drva(args) => drva::run(args, ui).await,
+        Command::Gc(command) => gc::run(command, ui).await,
+        Command::Index(command) => index::run(command, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args, ui),

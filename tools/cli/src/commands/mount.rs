@@ -1,7 +1,7 @@
 //! `tidemark mount`: a domain's disks as files.
 
 use crate::args::{BucketArgs, SizeBytes};
-use crate::context::{interrupted, open_bucket, open_domain};
+use crate::context::{interrupted, open_bucket, open_domain, resolve};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use anyhow::Context;
@@ -81,7 +81,11 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         request_deadline: deadline,
         ..Default::default()
     };
-    let options = MountOptions { tree: TreeOptions { at: args.at.clone(), ..Default::default() }, serve };
+    let at = match &args.at {
+        Some(spec) => Some(resolve(&opened, spec).await?),
+        None => None,
+    };
+    let options = MountOptions { tree: TreeOptions { at, ..Default::default() }, serve };
     let dir = args.dir.clone();
     let mount = tokio::task::spawn_blocking(move || mount(opened, &dir, &options, &env)).await.context("mount")??;
     let mount = Arc::new(mount);

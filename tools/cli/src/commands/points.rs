@@ -94,7 +94,7 @@ pub(crate) async fn run(args: PointsArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         latest: timeline.latest().into(),
         final_through: timeline.final_through().get(),
         bookmarks: timeline.bookmarks().iter().map(bookmark).collect(),
-        sample: timeline.sample(args.sample).into_iter().map(PointReport::from).collect(),
+        sample: timeline.sample(args.sample).await?.into_iter().map(PointReport::from).collect(),
         disks: timeline.disks_at(timeline.latest().lsn).into_iter().map(disk).collect(),
         gaps: timeline
             .gaps()

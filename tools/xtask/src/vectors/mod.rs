@@ -2,6 +2,7 @@
 //! only vectors that are missing are added.
 
 mod domains;
+mod index;
 mod logstore;
 mod negatives;
 mod positives;
@@ -65,6 +66,7 @@ impl Vector {
 fn all() -> Vec<Vector> {
     let mut all = positives::all();
     all.extend(negatives::all());
+    all.extend(index::all());
     all
 }
 

@@ -37,7 +37,7 @@ pub(super) fn row(disk: u32, start: u64, len: u64, lsn: u64, kind: RowKind) -> R
     Row { disk: DiskId::new(disk), extent: Extent::new(start, len), lsn: Lsn::new(lsn), kind }
 }
 
-fn step(lsn: u64, ms: u64) -> TimeStep {
+pub(super) fn step(lsn: u64, ms: u64) -> TimeStep {
     TimeStep { lsn: Lsn::new(lsn), time: at_ms(ms) }
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    fn log(seq: u64, first: u64, last: u64) -> Self {
+    pub(super) fn log(seq: u64, first: u64, last: u64) -> Self {
         Self {
             identity: identity(SegmentKind::Log, 2, seq),
             first,

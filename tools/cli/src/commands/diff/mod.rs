@@ -82,8 +82,11 @@ pub(crate) async fn run(args: DiffArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         Format::List | Format::RbdExportDiff => {}
     }
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
-    let from = args.from.as_ref().map(|from| resolve(&domain, from)).transpose()?;
-    let to = resolve(&domain, &args.to)?;
+    let from = match &args.from {
+        Some(from) => Some(resolve(&domain, from).await?),
+        None => None,
+    };
+    let to = resolve(&domain, &args.to).await?;
     if let Some(from) = from.filter(|from| from.lsn > to.lsn) {
         return Err(Refused::new(format!("--from, {from}, is after --to, {to}")).hint("swap them").into());
     }

@@ -27,7 +27,7 @@ struct Report {
 pub(super) async fn export(args: &ExportArgs, at: &PointSpec, ui: &Ui) -> anyhow::Result<Outcome> {
     let out = &args.out;
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
-    let point = resolve(&domain, at)?;
+    let point = resolve(&domain, at).await?;
     let disk = disk_at(&domain, &args.disk, point.lsn)?;
     let image = domain.disk(disk.id, point.lsn).await?;
     let partial = partial_beside(out)?;

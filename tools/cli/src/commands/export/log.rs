@@ -47,8 +47,11 @@ struct Report {
 
 pub(super) async fn export(args: &ExportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let domain = open_domain(&open_bucket(&args.bucket)?, ReaderOptions::default()).await?;
-    let from = args.from.as_ref().map(|from| resolve(&domain, from)).transpose()?;
-    let to = resolve(&domain, args.to.as_ref().unwrap_or(&PointSpec::Latest))?;
+    let from = match &args.from {
+        Some(from) => Some(resolve(&domain, from).await?),
+        None => None,
+    };
+    let to = resolve(&domain, args.to.as_ref().unwrap_or(&PointSpec::Latest)).await?;
     if let Some(from) = from.filter(|from| from.lsn > to.lsn) {
         return Err(Refused::new(format!("--from, {from}, is after --to, {to}")).hint("swap them").into());
     }

@@ -136,13 +136,17 @@ async fn earlier(args: &IngestArgs, marks: &Marks) -> anyhow::Result<Earlier> {
         .iter()
         .find(|mark| mark.point.lsn > start.lsn && mark.name.starts_with(BOOKMARK_PREFIX))
         .map(|mark| mark.point.lsn);
-    let added = || {
-        use tidemark_format::EventBody as B;
-        let mut events = timeline.events(start.lsn.next(), timeline.latest().lsn);
-        // No item is one of these.
-        events.find(|(_, event)| !matches!(event, B::Flush { .. } | B::Bookmark { .. })).map(|(point, _)| point.lsn)
+    let by = match by_another {
+        Some(by) => Some(by),
+        None => {
+            use tidemark_format::EventBody as B;
+            let events = timeline.events(start.lsn.next(), timeline.latest().lsn).await?;
+            // No item is one of these.
+            let added = events.iter().find(|(_, event)| !matches!(event, B::Flush { .. } | B::Bookmark { .. }));
+            added.map(|(point, _)| point.lsn)
+        }
     };
-    if let Some(by) = by_another.or_else(added) {
+    if let Some(by) = by {
         return Ok(Earlier::Overtaken { start: start.lsn, by });
     }
     let items = timeline.latest().lsn.get() - start.lsn.get();

@@ -8,23 +8,24 @@
 //! Invariants: every want is answered exactly once; only [`Answer::Absent`] ends a log; a segment that another object
 //! names, or that stands below an acknowledged LSN, is never taken for absent.
 
-use super::log::{Log, Segment};
 use crate::error::{Error, Result};
+use crate::log::{Log, Segment};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tidemark_format::{Epoch, Lsn, ObjectKey, Seq};
 
 /// An object that the walk needs to know about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
-    pub(crate) key: ObjectKey,
+pub struct Want {
+    /// Where it would be.
+    pub key: ObjectKey,
     /// Somebody names it, so absence would be damage: worth asking more than once.
-    pub(crate) must: bool,
+    pub must: bool,
 }
 
 /// What the bucket said.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// Proven not to be there.
     Absent,
     /// A claim, decoded.
@@ -37,7 +38,7 @@ pub(crate) enum Answer {
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// GET this, and go on asking for steps meanwhile.
     Ask(Want),
     /// Nothing before another answer is in.
@@ -85,6 +86,8 @@ struct Probe {
     /// First segment that was not known before the walk.
     from: u64,
     next: u64,
+    /// There is no room for this one and later ones.
+    end: u64,
     window: usize,
     /// The hint says that segments exist up to here.
     sure_through: u64,
@@ -97,7 +100,7 @@ struct Probe {
 
 /// The search for the log. See the module.
 #[derive(Debug)]
-pub(crate) struct Walk {
+pub struct Walk {
     /// What was known before.
     base: Log,
     phase: Phase,
@@ -117,11 +120,14 @@ pub(crate) struct Walk {
     hint: Option<(Epoch, Seq)>,
     hint_tried: bool,
     rounds: u32,
+    /// New segments that may still be read, and whether more were there.
+    room: u64,
+    cut_short: bool,
 }
 
 impl Walk {
     /// A walk from nothing. `hint` says where the newest objects once were, and may lie.
-    pub(crate) fn open(hint: Option<(Epoch, Seq)>) -> Self {
+    pub fn open(hint: Option<(Epoch, Seq)>) -> Self {
         Self {
             base: Log::default(),
             phase: Phase::Claims,
@@ -138,16 +144,25 @@ impl Walk {
             hint,
             hint_tried: false,
             rounds: 0,
+            room: u64::MAX,
+            cut_short: false,
         }
     }
 
     /// A walk from what is known already. If nothing happened it asks for the next segment and the next claim only.
-    pub(crate) fn refresh(base: Log) -> Self {
-        let mut walk = Self::open(None);
+    pub fn refresh(base: Log) -> Self {
+        Self::resume(base, None)
+    }
+
+    /// As [`Self::refresh`], with a hint as in [`Self::open`].
+    pub fn resume(base: Log, hint: Option<(Epoch, Seq)>) -> Self {
+        let mut walk = Self::open(hint);
         walk.claim_lo = base.newest_claim.get();
         let newest_cut = base.epochs.last().map_or(0, |e| e.epoch.get());
         walk.base = base;
-        if newest_cut > 0 && walk.claim_lo == newest_cut {
+        if hint.is_some_and(|(epoch, _)| epoch.get() > walk.claim_lo) {
+            walk.phase = Phase::Claims;
+        } else if newest_cut > 0 && walk.claim_lo == newest_cut {
             walk.start_segments();
         } else if newest_cut > 0 {
             walk.phase = Phase::Cuts { next: walk.claim_lo, asked_to: walk.claim_lo, batch: 1 };
@@ -155,8 +170,22 @@ impl Walk {
         walk
     }
 
+    /// Reads at most `segments` new segments, the oldest. If that is not all, only what is acknowledged in them is final.
+    #[must_use]
+    pub fn at_most(mut self, segments: u64) -> Self {
+        assert!(segments > 0 && self.asked.is_empty(), "a walk of {segments} segments, or one that has begun");
+        self.room = segments;
+        if matches!(self.phase, Phase::Segments) {
+            self.start_segments();
+        }
+        self
+    }
+
     /// What to do next.
-    pub(crate) fn next(&mut self) -> Result<Step> {
+    ///
+    /// # Errors
+    /// Damage, and claims or CUTs that are missing.
+    pub fn step(&mut self) -> Result<Step> {
         loop {
             if let Some(want) = self.queue.pop_front().or_else(|| self.next_segment()) {
                 assert!(self.asked.insert(want.key), "{} is asked for twice at a time", want.key);
@@ -177,7 +206,10 @@ impl Walk {
     }
 
     /// Takes in the answer to a want.
-    pub(crate) fn answer(&mut self, want: Want, answer: Answer) -> Result<()> {
+    ///
+    /// # Errors
+    /// Damage and absence that no log may have there.
+    pub fn answer(&mut self, want: Want, answer: Answer) -> Result<()> {
         let key = want.key;
         assert!(self.asked.remove(&key), "an answer to {key} that nobody asked for");
         match (key, answer) {
@@ -209,10 +241,17 @@ impl Walk {
     }
 
     /// The log as found, every link checked.
-    pub(crate) fn finish(self) -> Result<Log> {
+    ///
+    /// # Errors
+    /// `Chain`, `Missing`, `Retracted`.
+    pub fn finish(self) -> Result<Log> {
         assert!(matches!(self.phase, Phase::Done), "the walk has not ended");
         let mut log = self.joined()?;
         for (i, cut) in self.chain.iter().enumerate().rev() {
+            let reached = log.tail().map(|tail| (tail.epoch, tail.seq.get()));
+            if self.cut_short && tail_named_by(cut).is_some_and(|named| Some(named) != reached) {
+                break;
+            }
             log.push_cut(Arc::clone(cut))?;
             let last =
                 i.checked_sub(1).map_or(u64::MAX, |newer| tail_named_by(&self.chain[newer]).map_or(0, |(_, seq)| seq));
@@ -222,6 +261,7 @@ impl Walk {
             self.push_known(&mut log, u64::MAX)?;
         }
         self.check_hole(&log)?;
+        log.more = self.cut_short;
         log.newest_claim = Epoch::new(self.claim_lo);
         let confirmed = self.claim_hi == Some(self.claim_lo + 1) && self.newest_epoch() == self.claim_lo;
         let (was, now) = (self.base.final_through, log.last_lsn());
@@ -241,19 +281,21 @@ impl Walk {
         let index = self.base.epochs.iter().position(|e| e.epoch == epoch);
         let index =
             index.ok_or_else(|| Error::Chain { key: oldest.key, why: "its predecessor was not read".into() })?;
-        let mut log = self.base.truncated(index, Seq::new(seq));
+        let mut log = self.base.truncated(index, Seq::new(seq)).ok_or_else(|| {
+            let why = format!("it cuts epoch {epoch} behind segment {seq}, in front of what the index covers");
+            Error::Chain { key: oldest.key, why }
+        })?;
         self.push_known(&mut log, seq)?;
         Ok(log)
     }
 
     /// Appends what is known of the newest epoch of `log`, up to segment `last` or the first unknown one.
     fn push_known(&self, log: &mut Log, last: u64) -> Result<()> {
-        while let Some(identity) = log.tail().map(|tail| tail.head.header.identity) {
-            let Some(next) = identity.seq.checked_next().filter(|next| next.get() <= last) else { break };
-            let Some(segment) = self.known.get(&(identity.epoch, next)) else { break };
+        while let Some(tail) = log.tail() {
+            let Some(next) = tail.seq.checked_next().filter(|next| next.get() <= last) else { break };
+            let Some(segment) = self.known.get(&(tail.epoch, next)) else { break };
             let open_ended = last == u64::MAX;
-            let continues =
-                log.tail().is_some_and(|t| t.head.header.header_hash == segment.head.header.prev_header_hash);
+            let continues = tail.header_hash == segment.head.header.prev_header_hash;
             //= SPEC.md#reader-rules
             //#
             if open_ended && !continues {
@@ -269,19 +311,18 @@ impl Walk {
     /// how parallel uploads and clones of an owner end; below, a segment was lost.
     fn check_hole(&self, log: &Log) -> Result<()> {
         let Some(tail) = log.tail() else { return Ok(()) };
-        let identity = tail.head.header.identity;
-        let Some(next) = identity.seq.checked_next() else { return Ok(()) };
-        let behind = self.known.range((identity.epoch, next)..=(identity.epoch, Seq::new(u64::MAX)));
+        let Some(next) = tail.seq.checked_next() else { return Ok(()) };
+        let behind = self.known.range((tail.epoch, next)..=(tail.epoch, Seq::new(u64::MAX)));
         let acked = behind.map(|(_, s)| s.head.header.acked_through).max().unwrap_or(Lsn::ZERO);
         //= SPEC.md#reader-rules
         //#
         if acked <= log.last_lsn() {
             return Ok(());
         }
-        let key = ObjectKey::Log { epoch: identity.epoch, seq: next };
+        let key = ObjectKey::Log { epoch: tail.epoch, seq: next };
         let why = format!("lsn {acked} was acknowledged behind it");
-        Err(match self.known.contains_key(&(identity.epoch, next)) {
-            true => Error::Chain { key, why: format!("it does not continue {}, though {why}", tail.key) },
+        Err(match self.known.contains_key(&(tail.epoch, next)) {
+            true => Error::Chain { key, why: format!("it does not continue {}, though {why}", tail.key()) },
             false => Error::Missing { key, why },
         })
     }
@@ -426,7 +467,7 @@ impl Walk {
         let in_base = |epoch: Epoch, base: &Log| {
             let at = base.epochs.iter().position(|e| e.epoch == epoch)?;
             let end = base.epochs.get(at + 1).map_or(base.segments.len(), |e| e.first);
-            Some((end - base.epochs[at].first) as u64)
+            Some(base.epochs[at].link.seq.get() + (end - base.epochs[at].first) as u64)
         };
         if let Some((epoch, seq)) = joined
             && let Some(have) = in_base(epoch, &self.base)
@@ -438,6 +479,16 @@ impl Walk {
             let last = tail_named_by(&pair[0]).map_or(0, |(_, seq)| seq);
             self.closed.push((epoch, 1, last));
         }
+        // What there is no room for is left out, the newest first.
+        let mut room = self.room;
+        for (_, next, last) in &mut self.closed {
+            let there = (*last + 1).saturating_sub(*next);
+            if there > room {
+                *last = *next + room - 1;
+                self.cut_short = true;
+            }
+            room -= there.min(room);
+        }
         self.closed.reverse();
         let newest = Epoch::new(self.newest_epoch());
         let from = if self.chain.is_empty() { in_base(newest, &self.base).unwrap_or(0) + 1 } else { 1 };
@@ -446,12 +497,18 @@ impl Walk {
             epoch: newest,
             from,
             next: from,
+            end: u64::MAX,
             window: 1,
             sure_through,
             stopped: false,
             hole_asks: 0,
             looked_to: 0,
         });
+        if self.cut_short {
+            self.probe = None;
+        } else if let Some(probe) = &mut self.probe {
+            probe.end = probe.from.saturating_add(room);
+        }
     }
 
     fn next_segment(&mut self) -> Option<Want> {
@@ -474,7 +531,7 @@ impl Walk {
             probe.next += 1;
         }
         let room = probe.next <= probe.sure_through || self.asked.len() < probe.window;
-        if probe.stopped || !room || probe.next == u64::MAX {
+        if probe.stopped || !room || probe.next >= probe.end {
             return None;
         }
         let key = ObjectKey::Log { epoch: probe.epoch, seq: Seq::new(probe.next) };
@@ -496,7 +553,8 @@ impl Walk {
             //#
             // One look at the log of an epoch that is new to this reader: polls of a log that it knows do not pay for it.
             let look_to = missing.saturating_add(IN_FLIGHT_MAX);
-            if !self.chain.is_empty() && probe.looked_to < look_to {
+            self.cut_short = missing >= probe.end;
+            if !self.cut_short && !self.chain.is_empty() && probe.looked_to < look_to {
                 for seq in (missing + 1).max(probe.next).max(probe.looked_to + 1)..=look_to {
                     let key = ObjectKey::Log { epoch: probe.epoch, seq: Seq::new(seq) };
                     self.queue.push_back(Want { key, must: false });
@@ -511,7 +569,7 @@ impl Walk {
                 return Ok(());
             }
         }
-        if self.newest_epoch() != self.claim_lo || self.claim_lo == 0 || self.rounds >= ROUNDS_MAX {
+        if self.cut_short || self.newest_epoch() != self.claim_lo || self.claim_lo == 0 || self.rounds >= ROUNDS_MAX {
             self.claim_hi = None;
             self.phase = Phase::Done;
         } else {

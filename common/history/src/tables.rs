@@ -1,0 +1,166 @@
+//! Reads the tables that a root names: a footer, then row groups, each verified, kept within a bound of bytes.
+
+use crate::cache::Bounded;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use tidemark_bucket::ReadOnly;
+use tidemark_format::{
+    DomainId, ErrorKind, EventRow, Expect, FormatError, ObjectKey, PlacedRow, SegmentRow, TableFooter, TableRef,
+    TableRow,
+};
+
+/// Names a footer or, with a number, a row group.
+type PartId = (ObjectKey, Option<u32>);
+
+#[derive(Clone)]
+enum Part {
+    Footer(Arc<TableFooter>),
+    Rows(Arc<Vec<PlacedRow>>),
+    Segments(Arc<Vec<SegmentRow>>),
+}
+
+impl Part {
+    fn memory_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Footer(footer) => footer.memory_bytes(),
+            Self::Rows(rows) => rows.capacity() * size_of::<PlacedRow>(),
+            Self::Segments(rows) => rows.iter().map(SegmentRow::memory_bytes).sum(),
+        };
+        bytes as u64
+    }
+}
+
+/// The tables of a domain.
+pub struct Tables {
+    bucket: ReadOnly,
+    domain: DomainId,
+    parts: Bounded<PartId, Part>,
+}
+
+impl Tables {
+    /// Tables of `domain`, keeping `cache_bytes_max` of what was read.
+    pub fn new(bucket: ReadOnly, domain: DomainId, cache_bytes_max: u64) -> Self {
+        Self { bucket, domain, parts: Bounded::new(cache_bytes_max) }
+    }
+
+    /// Bytes kept at the moment.
+    pub fn used_bytes(&self) -> u64 {
+        self.parts.used_bytes()
+    }
+
+    /// The footer of a table.
+    ///
+    /// # Errors
+    /// `Missing`, `Format`; store errors.
+    pub async fn footer(&self, table: &TableRef) -> Result<Arc<TableFooter>> {
+        let part = self.parts.get((table.key(), None), Part::memory_bytes, async {
+            Ok(Part::Footer(Arc::new(self.load_footer(table).await?)))
+        });
+        match part.await? {
+            Part::Footer(footer) => Ok(footer),
+            _ => Err(Error::TaskLost),
+        }
+    }
+
+    /// A row group of a table of rows.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn rows(&self, table: &TableRef, number: usize) -> Result<Arc<Vec<PlacedRow>>> {
+        let footer = self.footer(table).await?;
+        let part = self.parts.get((table.key(), Some(number as u32)), Part::memory_bytes, async {
+            Ok(Part::Rows(Arc::new(self.load(table, &footer, number).await?)))
+        });
+        match part.await? {
+            Part::Rows(rows) => Ok(rows),
+            _ => Err(Error::TaskLost),
+        }
+    }
+
+    /// A row group of a table of segments.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn segments(&self, table: &TableRef, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
+        let footer = self.footer(table).await?;
+        let part = self.parts.get((table.key(), Some(number as u32)), Part::memory_bytes, async {
+            Ok(Part::Segments(Arc::new(self.load(table, &footer, number).await?)))
+        });
+        match part.await? {
+            Part::Segments(rows) => Ok(rows),
+            _ => Err(Error::TaskLost),
+        }
+    }
+
+    /// All rows of a table of events. Not kept.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn events(&self, table: &TableRef) -> Result<Vec<EventRow>> {
+        let expect = Expect { domain: self.domain, key: table.key() };
+        // All of it is wanted, so one request brings all of it.
+        let read = self.verified(table, 0..table.len, |bytes| {
+            let footer = TableFooter::decode(&bytes.slice(table.footer_start() as usize..), table, &expect)?;
+            let mut rows = Vec::new();
+            for (number, group) in footer.groups().iter().enumerate() {
+                let bytes = bytes.slice(group.range.start as usize..group.range.end as usize);
+                rows.extend(footer.decode_group::<EventRow>(number, bytes)?);
+            }
+            Ok(rows)
+        });
+        read.await
+    }
+
+    /// The footer of a table, past the cache.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn load_footer(&self, table: &TableRef) -> Result<TableFooter> {
+        let range = table.footer_start()..table.len;
+        let expect = Expect { domain: self.domain, key: table.key() };
+        self.verified(table, range, |bytes| TableFooter::decode(&bytes, table, &expect)).await
+    }
+
+    /// A row group, past the cache.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn load<R: TableRow>(&self, table: &TableRef, footer: &TableFooter, number: usize) -> Result<Vec<R>> {
+        let group = footer.groups().get(number).ok_or(Error::TaskLost)?;
+        self.verified(table, group.range.clone(), |bytes| footer.decode_group::<R>(number, bytes)).await
+    }
+
+    /// Reads and decodes a range. What does not decode is read once more, because bytes may break on the way.
+    async fn verified<T>(
+        &self,
+        table: &TableRef,
+        range: Range<u64>,
+        decode: impl Fn(Bytes) -> Result<T, FormatError>,
+    ) -> Result<T> {
+        let key = table.key();
+        let mut again = true;
+        loop {
+            let bytes = match self.bucket.get_range(&key, range.clone()).await {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(Error::Missing { key, why: "the root names it".into() });
+                }
+                Err(source) => return Err(Error::Store { key, source }),
+            };
+            match decode(bytes) {
+                Ok(decoded) => return Ok(decoded),
+                Err(_) if std::mem::take(&mut again) => {}
+                Err(source) => return Err(Error::Format { key, source }),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tables({} in {})", self.domain, self.bucket.location())
+    }
+}

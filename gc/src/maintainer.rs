@@ -1,0 +1,329 @@
+//! The shell: reads what is new, builds runs, merges them, publishes roots, one step after the other.
+
+use crate::claim;
+use crate::core::merge::Merge;
+use crate::core::plan::{Run, next_merge, next_run, runs};
+use crate::error::{Error, Result};
+use crate::options::MaintenanceOptions;
+use crate::output::{Output, Part};
+use crate::source::Source;
+use crate::status::{IndexStatus, genesis};
+use std::sync::Arc;
+use tidemark_bucket::Appender;
+use tidemark_env::Env;
+use tidemark_format::{
+    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Lsn, ObjectKey, PlacedRow, Root, SegmentRow, Seq,
+    TableKind, TableRef, Through,
+};
+use tidemark_history::{Heads, Log, Roots, Segment, Tables, Walk, time_in};
+
+/// Bytes of tables kept while merging: footers and groups are read once, so none.
+const CACHE_BYTES: u64 = 0;
+
+/// Where a pass begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the newest root.
+    NewestRoot,
+    /// At nothing: all tables are made anew from the log.
+    Scratch,
+}
+
+/// What a pass did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassReport {
+    /// Log segments that the index covers now and did not before.
+    pub segments: u64,
+    /// Rows of those.
+    pub rows: u64,
+    /// New runs.
+    pub runs: u64,
+    /// Merges.
+    pub merges: u64,
+    /// Rows that were rewritten by them.
+    pub merged_rows: u64,
+    /// Bytes of tables and roots that were put.
+    pub bytes: u64,
+    /// Roots that were published.
+    pub roots: u64,
+    /// The index after it; `None` if there is nothing to index.
+    pub index: Option<IndexStatus>,
+}
+
+/// Keeps the index of one domain.
+#[derive(Debug)]
+pub struct Maintainer {
+    bucket: Appender,
+    options: MaintenanceOptions,
+    env: Env,
+    domain: DomainId,
+    heads: Heads,
+    tables: Tables,
+    owned: Option<Owned>,
+}
+
+/// An epoch that is ours.
+#[derive(Debug)]
+struct Owned {
+    epoch: Epoch,
+    output: Output,
+    /// Number of the next root.
+    next_root: Seq,
+}
+
+impl Maintainer {
+    /// A maintainer of the domain in `bucket`. Claims nothing before there is something to do.
+    ///
+    /// # Errors
+    /// `NoDomain`, `Features`, `Format`; store errors.
+    pub async fn open(bucket: Appender, options: MaintenanceOptions, env: Env) -> Result<Self> {
+        let domain = genesis(&bucket).await?.domain;
+        let heads = Heads::new(bucket.read_only().clone(), domain, &options.heads());
+        let tables = Tables::new(bucket.read_only().clone(), domain, CACHE_BYTES);
+        Ok(Self { bucket, options, env, domain, heads, tables, owned: None })
+    }
+
+    /// Indexes what is final and not yet indexed, and merges until nothing is left to merge. Each step is published, so a pass
+    /// that is interrupted loses at most the step that it is in.
+    ///
+    /// # Errors
+    /// `Fenced` once a newer maintainer has claimed; damage of the log; store errors.
+    pub async fn pass(&mut self, from: From, mut progress: impl FnMut(&PassReport)) -> Result<PassReport> {
+        let mut report = PassReport::default();
+        let mut root = match from {
+            From::NewestRoot => self.newest_root().await?,
+            From::Scratch => None,
+        };
+        let mut room = self.options.heads_held_max.max(1);
+        loop {
+            let mut log = self.read_log(root.as_ref(), room).await?;
+            let mut indexed_any = false;
+            loop {
+                let ready = final_segments(&log);
+                let rows = ready.iter().map(|segment| segment.head.header.row_count);
+                let count = next_run(rows, !log.more, &self.options);
+                if count == 0 {
+                    break;
+                }
+                let run: Vec<Arc<Segment>> = ready[..count].to_vec();
+                let next = self.add_run(root.as_ref(), &run, &mut report).await?;
+                log = log.rebased(&next.through).expect("the run ends with a segment of the log");
+                root = Some(self.merge_all(next, &mut report).await?);
+                indexed_any = true;
+                progress(&report);
+            }
+            if !log.more {
+                break;
+            }
+            // Nothing of what was read is final yet: the proof stands further on.
+            room = if indexed_any { self.options.heads_held_max.max(1) } else { room.saturating_mul(2) };
+        }
+        if let Some(newest) = root.take() {
+            root = Some(self.merge_all(newest, &mut report).await?);
+        }
+        report.index = root.as_ref().map(IndexStatus::of);
+        Ok(report)
+    }
+
+    async fn newest_root(&self) -> Result<Option<Root>> {
+        let roots = Roots::new(self.bucket.read_only().clone(), self.domain);
+        let copy = roots.copy().await;
+        let newest = roots.newest_claim(copy.as_ref().map_or(Epoch::new(0), |root| root.epoch)).await?;
+        let root = roots.newest_up_to(newest, copy.as_ref()).await?;
+        if let Some(root) = root.as_ref().filter(|root| copy.is_none_or(|copy| copy.key() != root.key())) {
+            // Who published it died before it was copied, or was slow.
+            self.copy_root(root, root.encode().map_err(|source| Error::Format { key: root.key(), source })?).await;
+        }
+        Ok(root)
+    }
+
+    /// Copies a root to where readers look first. Without it they find the root in more requests.
+    async fn copy_root(&self, root: &Root, bytes: Vec<u8>) {
+        if let Err(error) = self.bucket.put_root_copy(bytes).await {
+            tracing::warn!(root = %root.key(), %error, "cannot copy the root");
+        }
+    }
+
+    /// The segments behind the index, at most `room`.
+    async fn read_log(&self, root: Option<&Root>, room: u64) -> Result<Log> {
+        let hint = self.bucket.get(&ObjectKey::Hint).await.ok();
+        let hint = hint.and_then(|bytes| Hint::decode(&bytes, self.domain).ok()).map(|hint| (hint.epoch, hint.seq));
+        let walk = match root {
+            Some(root) => Walk::resume(Log::behind(&root.through), hint),
+            None => Walk::open(hint),
+        };
+        let log = self.heads.walk(walk.at_most(room)).await?;
+        if let Some(root) = root.filter(|_| log.stem.is_none()) {
+            let why = "the history does not pass through the end of its index".to_owned();
+            return Err(tidemark_history::Error::Chain { key: root.key(), why }.into());
+        }
+        Ok(log)
+    }
+
+    /// Builds a run of level 0 from segments that follow what `root` covers, and publishes it.
+    async fn add_run(&mut self, root: Option<&Root>, run: &[Arc<Segment>], report: &mut PassReport) -> Result<Root> {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let lsns = (first.first(), last.last());
+        let sources = run.iter().map(|segment| Source::segment(segment)).collect();
+        let rows_max = self.options.table_rows_max;
+        let owned = self.owned().await?;
+        let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output).await?;
+        let mut segments = Part::new(0, lsns, u64::MAX);
+        let mut events = Part::new(0, lsns, u64::MAX);
+        for segment in run {
+            let format = |source| Error::Format { key: segment.key, source };
+            segments.push(SegmentRow::of(&segment.head).map_err(format)?, &mut owned.output).await?;
+            for event in segment.head.events.iter().filter(|event| is_kept(&event.body)) {
+                let row = EventRow { event: event.clone(), time: time_in(&segment.head, event.lsn) };
+                events.push(row, &mut owned.output).await?;
+            }
+        }
+        tables.extend(segments.finish(&mut owned.output).await?);
+        tables.extend(events.finish(&mut owned.output).await?);
+        let header = &last.head.header;
+        let through = Through {
+            epoch: header.identity.epoch,
+            seq: header.identity.seq,
+            header_hash: header.header_hash,
+            lsn: header.last_lsn,
+            time: header.last_time,
+        };
+        let mut epochs = root.map_or(Vec::new(), |root| root.epochs.clone());
+        for segment in run {
+            let epoch = segment.head.header.identity.epoch;
+            if epochs.last().is_none_or(|known| known.epoch != epoch) {
+                epochs.push(EpochStart { epoch, first_lsn: segment.first() });
+            }
+        }
+        let first_time = root.map_or(first.head.header.first_time, |root| root.first_time);
+        tables.extend(root.iter().flat_map(|root| root.tables.iter().copied()));
+        report.segments += run.len() as u64;
+        report.rows += rows;
+        report.runs += 1;
+        self.publish(through, first_time, epochs, tables, report).await
+    }
+
+    /// Merges until there is nothing to merge.
+    async fn merge_all(&mut self, mut root: Root, report: &mut PassReport) -> Result<Root> {
+        loop {
+            let all = runs(&root);
+            let Some(range) = next_merge(&all, &self.options) else { return Ok(root) };
+            root = self.merge(&root, &all[range], report).await?;
+        }
+    }
+
+    /// Merges runs that follow one another into one of the next level, and publishes it.
+    async fn merge(&mut self, root: &Root, merged: &[Run], report: &mut PassReport) -> Result<Root> {
+        let (level, lsns) = (merged[0].level + 1, (merged[0].first, merged[merged.len() - 1].last));
+        self.owned().await?;
+        let owned = self.owned.as_mut().expect("it was claimed just now");
+        let is_of = |table: &TableRef, run: &Run| (table.first_lsn, table.last_lsn) == (run.first, run.last);
+        let of_run = |run: &Run, kind| {
+            let run = *run;
+            root.tables_of(kind).filter(move |table| is_of(table, &run)).copied().collect::<Vec<_>>()
+        };
+        let tables = &self.tables;
+        let sources = merged.iter().map(|run| Source::tables(tables, of_run(run, TableKind::Rows))).collect();
+        let rows_max = self.options.table_rows_max;
+        let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output).await?;
+        // Segments and events of runs that follow one another do so too.
+        let mut segments = Part::new(level, lsns, u64::MAX);
+        let mut events = Part::new(level, lsns, u64::MAX);
+        for run in merged {
+            for table in of_run(run, TableKind::Segments) {
+                let footer = tables.load_footer(&table).await?;
+                for number in 0..footer.groups().len() {
+                    for row in tables.load::<SegmentRow>(&table, &footer, number).await? {
+                        segments.push(row, &mut owned.output).await?;
+                    }
+                }
+            }
+            for table in of_run(run, TableKind::Events) {
+                for row in tables.events(&table).await? {
+                    events.push(row, &mut owned.output).await?;
+                }
+            }
+        }
+        made.extend(segments.finish(&mut owned.output).await?);
+        made.extend(events.finish(&mut owned.output).await?);
+        let kept = root.tables.iter().filter(|table| !merged.iter().any(|run| is_of(table, run)));
+        made.extend(kept.copied());
+        report.merges += 1;
+        report.merged_rows += rows;
+        self.publish(root.through, root.first_time, root.epochs.clone(), made, report).await
+    }
+
+    /// Puts a root whose tables are all durable, copies it, and looks whether somebody newer has come.
+    async fn publish(
+        &mut self,
+        through: Through,
+        first_time: tidemark_format::TimeNs,
+        epochs: Vec<EpochStart>,
+        mut tables: Vec<TableRef>,
+        report: &mut PassReport,
+    ) -> Result<Root> {
+        tables.sort_by_key(|table| (table.kind, table.first_lsn, table.bounds.low, table.seq));
+        let domain = self.domain;
+        let bucket = self.bucket.clone();
+        let owned = self.owned().await?;
+        let root = Root { domain, epoch: owned.epoch, seq: owned.next_root, through, first_time, epochs, tables };
+        let bytes = root.encode().map_err(|source| Error::Format { key: root.key(), source })?;
+        let put = bucket.put(&root.key(), bytes.clone()).await;
+        put.map_err(|source| Error::store("publish a root", source))?;
+        owned.next_root = owned.next_root.next();
+        report.roots += 1;
+        report.bytes = owned.output.bytes();
+        claim::check(&bucket, root.epoch).await?;
+        self.copy_root(&root, bytes).await;
+        Ok(root)
+    }
+
+    /// Our epoch, claimed when it is first needed.
+    async fn owned(&mut self) -> Result<&mut Owned> {
+        if self.owned.is_none() {
+            let epoch = claim::claim(&self.bucket, self.domain, &self.options.owner, &self.env).await?;
+            let output = Output::new(self.bucket.clone(), self.domain, epoch);
+            self.owned = Some(Owned { epoch, output, next_root: Seq::new(1) });
+        }
+        Ok(self.owned.as_mut().expect("it was claimed"))
+    }
+}
+
+/// The segments at the front of a log that nobody can take back.
+fn final_segments(log: &Log) -> &[Arc<Segment>] {
+    //= SPEC.md#roots
+    //# RT-4
+    let count = log.segments.partition_point(|segment| segment.last() <= log.final_through);
+    &log.segments[..count]
+}
+
+/// Events that a timeline is made of.
+fn is_kept(body: &EventBody) -> bool {
+    !matches!(body, EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. })
+}
+
+/// Writes the rows of all sources, in order, into tables of a run. Also says how many there were.
+async fn merge_rows(
+    mut sources: Vec<Source<'_>>,
+    level: u32,
+    lsns: (Lsn, Lsn),
+    rows_max: u64,
+    out: &mut Output,
+) -> Result<(Vec<TableRef>, u64)> {
+    let mut merge = Merge::default();
+    let mut part = Part::<PlacedRow>::new(level, lsns, rows_max);
+    let mut count = 0;
+    for (number, source) in sources.iter_mut().enumerate() {
+        if let Some(row) = source.next().await? {
+            merge.offer(number, row);
+        }
+    }
+    while let Some((row, number)) = merge.pop() {
+        part.push(row, out).await?;
+        count += 1;
+        if let Some(row) = sources[number].next().await? {
+            merge.offer(number, row);
+        }
+    }
+    Ok((part.finish(out).await?, count))
+}

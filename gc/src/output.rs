@@ -1,0 +1,88 @@
+//! The tables of one new run: built row by row, put when they are full.
+
+use crate::error::{Error, Result};
+use tidemark_bucket::Appender;
+use tidemark_format::{DomainId, Epoch, FormatError, Lsn, ObjectKey, Seq, TableBuilder, TableRef, TableRow};
+
+/// Numbers and puts the tables of a maintenance epoch.
+#[derive(Debug)]
+pub(crate) struct Output {
+    bucket: Appender,
+    domain: DomainId,
+    epoch: Epoch,
+    next: Seq,
+    bytes: u64,
+}
+
+/// Tables of one kind of one run.
+#[derive(Debug)]
+pub(crate) struct Part<R: TableRow> {
+    level: u32,
+    lsns: (Lsn, Lsn),
+    rows_max: u64,
+    open: Option<TableBuilder<R>>,
+    done: Vec<TableRef>,
+}
+
+impl Output {
+    pub(crate) fn new(bucket: Appender, domain: DomainId, epoch: Epoch) -> Self {
+        Self { bucket, domain, epoch, next: Seq::new(1), bytes: 0 }
+    }
+
+    /// Bytes put so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn failed(&self, source: FormatError) -> Error {
+        Error::Format { key: ObjectKey::Index { epoch: self.epoch, seq: self.next }, source }
+    }
+
+    async fn put<R: TableRow>(&mut self, table: TableBuilder<R>, level: u32, lsns: (Lsn, Lsn)) -> Result<TableRef> {
+        let (bytes, table) = table.finish(level, lsns).map_err(|source| self.failed(source))?;
+        self.bytes += bytes.len() as u64;
+        self.bucket
+            .put(&table.key(), bytes)
+            .await
+            .map_err(|source| Error::store("put a table of the index", source))?;
+        Ok(table)
+    }
+}
+
+impl<R: TableRow> Part<R> {
+    /// Tables of at most `rows_max` rows each, for a run of `level` that holds `lsns`.
+    pub(crate) fn new(level: u32, lsns: (Lsn, Lsn), rows_max: u64) -> Self {
+        Self { level, lsns, rows_max, open: None, done: Vec::new() }
+    }
+
+    /// Appends the next row.
+    pub(crate) async fn push(&mut self, row: R, out: &mut Output) -> Result<()> {
+        let table = match &mut self.open {
+            Some(table) => table,
+            None => {
+                let table = TableBuilder::new(out.domain, out.epoch, out.next);
+                let table = table.map_err(|source| out.failed(source))?;
+                out.next = out.next.next();
+                self.open.insert(table)
+            }
+        };
+        table.push(row).map_err(|source| out.failed(source))?;
+        if table.rows() >= self.rows_max {
+            self.end_table(out).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_table(&mut self, out: &mut Output) -> Result<()> {
+        if let Some(table) = self.open.take() {
+            self.done.push(out.put(table, self.level, self.lsns).await?);
+        }
+        Ok(())
+    }
+
+    /// All tables, put.
+    pub(crate) async fn finish(mut self, out: &mut Output) -> Result<Vec<TableRef>> {
+        self.end_table(out).await?;
+        Ok(self.done)
+    }
+}

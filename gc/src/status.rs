@@ -1,0 +1,89 @@
+//! What the newest root says.
+
+use crate::core::plan::runs;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use tidemark_bucket::ReadOnly;
+use tidemark_format::{Epoch, ErrorKind, Genesis, Lsn, ObjectKey, Root, Seq, TableKind, TimeNs};
+use tidemark_history::Roots;
+
+/// Runs of one level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelStatus {
+    /// The level.
+    pub level: u32,
+    /// Its runs.
+    pub runs: u64,
+    /// Their tables.
+    pub tables: u64,
+    /// Their versions of blocks.
+    pub rows: u64,
+    /// Bytes of their tables.
+    pub bytes: u64,
+}
+
+/// The index at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Maintenance epoch of the root.
+    pub epoch: Epoch,
+    /// Its number in that epoch.
+    pub seq: Seq,
+    /// The index covers LSNs up to this one.
+    pub through: Lsn,
+    /// When that happened.
+    pub time: TimeNs,
+    /// Log segments that it covers.
+    pub segments: u64,
+    /// By level, the lowest first.
+    pub levels: Vec<LevelStatus>,
+}
+
+impl IndexStatus {
+    pub(crate) fn of(root: &Root) -> Self {
+        let mut levels: BTreeMap<u32, LevelStatus> = BTreeMap::new();
+        for run in runs(root) {
+            levels.entry(run.level).or_default().runs += 1;
+        }
+        for table in &root.tables {
+            let level = levels.entry(table.level).or_default();
+            level.level = table.level;
+            level.tables += 1;
+            level.bytes += table.len;
+            level.rows += if table.kind == TableKind::Rows { table.rows } else { 0 };
+        }
+        Self {
+            epoch: root.epoch,
+            seq: root.seq,
+            through: root.through.lsn,
+            time: root.through.time,
+            segments: root.tables_of(TableKind::Segments).map(|table| table.rows).sum(),
+            levels: levels.into_values().collect(),
+        }
+    }
+}
+
+/// What the newest root of the domain in `bucket` says; `None` if there is no index.
+///
+/// # Errors
+/// `NoDomain`, `Format` for a damaged genesis or root; store errors.
+pub async fn status(bucket: &ReadOnly) -> Result<Option<IndexStatus>> {
+    let genesis = genesis(bucket).await?;
+    let roots = Roots::new(bucket.clone(), genesis.domain);
+    let copy = roots.copy().await;
+    let newest = roots.newest_claim(copy.as_ref().map_or(Epoch::new(0), |root| root.epoch)).await?;
+    Ok(roots.newest_up_to(newest, copy.as_ref()).await?.as_ref().map(IndexStatus::of))
+}
+
+pub(crate) async fn genesis(bucket: &ReadOnly) -> Result<Genesis> {
+    let key = ObjectKey::Genesis;
+    let bytes = bucket.get(&key).await.map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::NoDomain { location: bucket.location() },
+        _ => Error::store("read tidemark.json", source),
+    })?;
+    let genesis = Genesis::decode(&bytes).map_err(|source| Error::Format { key, source })?;
+    match genesis.features.gc {
+        0 => Ok(genesis),
+        bits => Err(Error::Features { bits }),
+    }
+}

@@ -1,0 +1,334 @@
+//! Maintainers that are killed, overtaken and damaged: the index they leave is whole or absent, and the log shows through.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use tidemark_bucket::{Bucket, BucketOptions, Created, Fault, Faults, Op};
+use tidemark_env::{Env, ManualClock};
+use tidemark_format::{
+    Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, KeyFamily, Lsn, ObjectKey, PlacedRow, Role, Root,
+    TableKind, TimeNs,
+};
+use tidemark_gc::{Error, From, Maintainer, MaintenanceOptions, status};
+use tidemark_history::{Roots, Tables};
+use tidemark_reader::{Domain, IndexUse, ReaderOptions};
+use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
+
+const BLOCKS: u64 = 64;
+
+fn env() -> Env {
+    Env::seeded(7, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))))
+}
+
+fn options() -> MaintenanceOptions {
+    MaintenanceOptions {
+        run_rows: 12,
+        fan_out: 3,
+        table_rows_max: 10,
+        heads_held_max: 5,
+        ..MaintenanceOptions::default()
+    }
+}
+
+fn bytes_of(n: u64) -> Bytes {
+    Bytes::from(vec![n as u8 | 1; 1024])
+}
+
+/// A domain of one disk and `writes` writes of two blocks, a segment for each.
+async fn history(bucket: &Bucket, writes: u64) {
+    create_domain(&bucket.appender(), "kept", &env()).await.unwrap();
+    more(bucket, writes).await;
+}
+
+async fn more(bucket: &Bucket, writes: u64) {
+    let options = WriterOptions { age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() };
+    let writer = DomainWriter::open(bucket.appender(), options, env()).await.unwrap();
+    if writer.last_lsn() == Lsn::ZERO {
+        let new = NewDisk { vm: "vm".into(), name: "d".into(), size_bytes: BLOCKS * 512 };
+        let _ = writer.submit_disk_add(&new, Content::Blank, When::Now).await.unwrap();
+    }
+    for n in 0..writes {
+        let offset = n * 7 % (BLOCKS - 1) * 512;
+        let write = Request::Write { disk: DiskId::new(1), offset, data: bytes_of(n) };
+        let _ = writer.submit(write, When::Now).await.unwrap();
+        writer.sync().await.unwrap();
+    }
+    writer.close().await.unwrap();
+}
+
+async fn open(bucket: &Bucket, index: IndexUse) -> Domain {
+    let options = ReaderOptions { index, ..ReaderOptions::default() };
+    Domain::open(bucket.read_only(), options, env()).await.unwrap()
+}
+
+/// With the index the disk reads as without, at several LSNs; the LSN that the index covers.
+async fn check(bucket: &Bucket) -> Lsn {
+    let (log, indexed) = (open(bucket, IndexUse::Never).await, open(bucket, IndexUse::IfThere).await);
+    let latest = log.timeline().latest().lsn;
+    assert_eq!(indexed.timeline().latest().lsn, latest);
+    for lsn in [3, latest.get() / 3, latest.get() / 2, latest.get()].map(|lsn| Lsn::new(lsn.max(3))) {
+        let one = log.disk(DiskId::new(1), lsn).await.unwrap();
+        let other = indexed.disk(DiskId::new(1), lsn).await.unwrap();
+        let len = (BLOCKS * 512) as usize;
+        assert!(one.read(0, len).await.unwrap() == other.read(0, len).await.unwrap(), "lsn {lsn}");
+    }
+    indexed.timeline().indexed_through()
+}
+
+async fn newest_root(bucket: &Bucket) -> Root {
+    let genesis = Genesis::decode(&bucket.read_only().get(&ObjectKey::Genesis).await.unwrap()).unwrap();
+    let roots = Roots::new(bucket.read_only(), genesis.domain);
+    let newest = roots.newest_claim(Epoch::new(0)).await.unwrap();
+    roots.newest_up_to(newest, None).await.unwrap().unwrap()
+}
+
+async fn pass(bucket: &Bucket, from: From) -> tidemark_gc::Result<tidemark_gc::PassReport> {
+    Maintainer::open(bucket.appender(), options(), env()).await?.pass(from, |_| {}).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_holds_every_row_of_the_log_once_and_few_runs() {
+    let bucket = Bucket::memory();
+    history(&bucket, 200).await;
+    let report = pass(&bucket, From::NewestRoot).await.unwrap();
+    assert!(report.merges > 4, "{report:?}");
+    let root = newest_root(&bucket).await;
+    let index = report.index.unwrap();
+    assert_eq!((index.through, index.epoch, index.seq), (root.through.lsn, root.epoch, root.seq));
+    assert!(index.levels.iter().all(|level| level.runs < 3), "{index:?}");
+    assert!(index.levels.len() >= 3, "{index:?}");
+    let tables = Tables::new(bucket.read_only(), root.domain, 1 << 20);
+    let mut indexed = Vec::new();
+    for table in root.tables_of(TableKind::Rows) {
+        let footer = tables.footer(table).await.unwrap();
+        for number in 0..footer.groups().len() {
+            let rows: Vec<PlacedRow> = tables.load(table, &footer, number).await.unwrap();
+            assert!(rows.iter().all(|p| table.first_lsn <= p.row.lsn && p.row.lsn <= table.last_lsn));
+            indexed.extend(rows);
+        }
+    }
+    let mut logged = Vec::new();
+    for (key, _) in bucket.read_only().list(KeyFamily::Log).await.unwrap() {
+        let key: ObjectKey = key.parse().unwrap();
+        let bytes = bucket.read_only().get(&key).await.unwrap();
+        let head = tidemark_format::SegmentHead::decode(&bytes, &Expect { domain: root.domain, key }).unwrap();
+        logged.extend(head.index.iter().map(|placed| match placed.row.kind {
+            tidemark_format::RowKind::Data => placed,
+            _ => PlacedRow { stream_block: 0, ..placed },
+        }));
+    }
+    indexed.sort_unstable();
+    logged.sort_unstable();
+    assert!(indexed == logged, "{} rows in the index, {} in the log", indexed.len(), logged.len());
+    assert_eq!(check(&bucket).await, root.through.lsn);
+    // Nothing is left to do: nothing is claimed and nothing written.
+    let before = bucket.meter().snapshot();
+    let again = pass(&bucket, From::NewestRoot).await.unwrap();
+    assert_eq!((again.runs, again.roots, again.index), (0, 0, Some(index)));
+    assert_eq!(bucket.meter().snapshot().since(&before).total(Op::Put).requests, 0);
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn at(dir: &Path) -> Bucket {
+    Bucket::open(&dir.to_str().unwrap().parse().unwrap(), &BucketOptions::default()).unwrap()
+}
+
+//= SPEC.md#roots
+//# RT-1
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_a_maintainer_that_dies_anywhere_leaves_an_index_that_is_true() {
+    let origin = tempfile::tempdir().unwrap();
+    history(&at(origin.path()), 25).await;
+    let mut seen = BTreeSet::new();
+    // Dead from some request on; or its last put was applied and nobody heard of it.
+    let deaths: [fn(u64) -> Faults; 2] = [
+        |n| Faults::seeded(n).vanish_after(n).surfacing(),
+        |n| Faults::seeded(n).at("", Op::Put, Fault::AppliedLost, n).surfacing(),
+    ];
+    for (death, step) in deaths.into_iter().zip([5, 3]) {
+        for n in (1..).step_by(step) {
+            let dir = tempfile::tempdir().unwrap();
+            copy(origin.path(), dir.path());
+            let bucket = at(dir.path());
+            let faults = death(n);
+            let lived = pass(&bucket.with_faults(faults.clone()), From::NewestRoot).await.is_ok();
+            seen.insert(check(&bucket).await);
+            // Whoever comes next finishes the work.
+            pass(&bucket, From::NewestRoot).await.unwrap();
+            assert_eq!(
+                check(&bucket).await,
+                open(&bucket, IndexUse::Never).await.timeline().latest().lsn,
+                "{faults:?}"
+            );
+            if lived && faults.injected() == 0 {
+                break;
+            }
+        }
+    }
+    assert!(seen.len() > 4, "it died at too few places: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overtaken_maintainer_stops_and_its_successor_goes_on() {
+    let bucket = Bucket::memory();
+    history(&bucket, 20).await;
+    let mut first = Maintainer::open(bucket.appender(), options(), env()).await.unwrap();
+    first.pass(From::NewestRoot, |_| {}).await.unwrap();
+    more(&bucket, 20).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let root = newest_root(&bucket).await;
+    assert_eq!(root.epoch.get(), 2);
+    more(&bucket, 20).await;
+    let error = first.pass(From::NewestRoot, |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::Fenced { .. }) && error.kind() == ErrorKind::Fenced, "{error}");
+    // What it still wrote is of its own epoch: the newest root is that of its successor.
+    assert_eq!(newest_root(&bucket).await, root);
+    check(&bucket).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    assert_eq!(check(&bucket).await, open(&bucket, IndexUse::Never).await.timeline().latest().lsn);
+}
+
+//= SPEC.md#roots
+//# RT-5
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_roots_or_with_damaged_ones_the_log_is_read_and_a_rebuild_mends_it() {
+    let origin = tempfile::tempdir().unwrap();
+    history(&at(origin.path()), 40).await;
+    pass(&at(origin.path()), From::NewestRoot).await.unwrap();
+    let root = newest_root(&at(origin.path())).await;
+    let flip = |dir: &Path, key: ObjectKey| {
+        let path = dir.join(key.to_string());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let remove = |dir: &Path, key: ObjectKey| std::fs::remove_file(dir.join(key.to_string())).unwrap();
+    let events = root.tables_of(TableKind::Events).next().unwrap().key();
+    type Harm<'a> = (&'a str, &'a (dyn Fn(&Path) + Sync), bool);
+    let harms: [Harm<'_>; 6] = [
+        ("the copy is lost", &|dir| remove(dir, ObjectKey::RootCopy), true),
+        ("the copy is damaged", &|dir| flip(dir, ObjectKey::RootCopy), true),
+        ("copy and root are damaged", &|dir| (flip(dir, ObjectKey::RootCopy), flip(dir, root.key())).1, false),
+        (
+            "all roots are lost",
+            &|dir| (remove(dir, ObjectKey::RootCopy), std::fs::remove_dir_all(dir.join("root")).unwrap()).1,
+            false,
+        ),
+        ("events are damaged", &|dir| flip(dir, events), false),
+        ("events are lost", &|dir| remove(dir, events), false),
+    ];
+    for (what, harm, still_used) in harms {
+        let dir = tempfile::tempdir().unwrap();
+        copy(origin.path(), dir.path());
+        harm(dir.path());
+        let bucket = at(dir.path());
+        let covered = check(&bucket).await;
+        assert_eq!(covered > Lsn::ZERO, still_used, "{what}");
+        let report = pass(&bucket, From::Scratch).await.unwrap();
+        assert!(report.runs > 0, "{what}");
+        assert_eq!(check(&bucket).await, root.through.lsn, "{what}");
+        let said = status(&bucket.read_only()).await.unwrap().unwrap();
+        assert_eq!((said.through, Some(said)), (root.through.lsn, report.index), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_of_rows_is_an_error_of_the_blocks_it_concerns_never_other_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = at(dir.path());
+    history(&bucket, 40).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let root = newest_root(&bucket).await;
+    for table in root.tables_of(TableKind::Rows) {
+        let path = dir.path().join(table.key().to_string());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[10] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let domain = open(&bucket, IndexUse::IfThere).await;
+    let image = domain.disk(DiskId::new(1), Lsn::new(20)).await.unwrap();
+    let error = image.read(0, 512).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_and_reading_cost_the_same_number_of_requests_for_any_history() {
+    let mut costs = Vec::new();
+    for writes in [60, 480] {
+        let bucket = Bucket::memory();
+        history(&bucket, writes).await;
+        // Tables as large as they come: all of this disk is one region, so every table of rows is read.
+        let options = MaintenanceOptions { table_rows_max: 1 << 19, ..options() };
+        let mut maintainer = Maintainer::open(bucket.appender(), options, env()).await.unwrap();
+        maintainer.pass(From::NewestRoot, |_| {}).await.unwrap();
+        let before = bucket.meter().snapshot();
+        let domain = open(&bucket, IndexUse::IfThere).await;
+        let image = domain.disk(DiskId::new(1), Lsn::new(writes / 2)).await.unwrap();
+        image.read(0, 512).await.unwrap();
+        let spent = bucket.meter().snapshot().since(&before);
+        assert_eq!(spent.total(Op::List).requests, 0);
+        costs.push(spent.total(Op::Get).requests);
+    }
+    // Eight times the segments are at most two levels more, of two runs each: a footer and a row group for each.
+    assert!(costs[1] <= costs[0] + 8, "{costs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stays_moves_up_to_newer_roots() {
+    let bucket = Bucket::memory();
+    history(&bucket, 20).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let options = ReaderOptions { unindexed_segments_max: 8, ..ReaderOptions::default() };
+    let domain = Domain::open(bucket.read_only(), options, env()).await.unwrap();
+    let was = domain.timeline().indexed_through();
+    let image = domain.disk(DiskId::new(1), was).await.unwrap();
+    let then = image.read(0, (BLOCKS * 512) as usize).await.unwrap();
+    more(&bucket, 30).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let timeline = domain.refresh().await.unwrap();
+    assert!(timeline.indexed_through() > was);
+    assert_eq!(timeline.latest().lsn, timeline.indexed_through());
+    assert!(image.read(0, (BLOCKS * 512) as usize).await.unwrap() == then);
+    let again = open(&bucket, IndexUse::Never).await.disk(DiskId::new(1), was).await.unwrap();
+    assert!(again.read(0, (BLOCKS * 512) as usize).await.unwrap() == then);
+}
+
+//= SPEC.md#roots
+//# RT-4
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_successor_may_still_cut_off_is_not_indexed() {
+    let bucket = Bucket::memory();
+    history(&bucket, 20).await;
+    let latest = open(&bucket, IndexUse::Never).await.timeline().latest().lsn;
+    // A successor has claimed and not yet cut: only what later segments prove acknowledged is final.
+    let domain = open(&bucket, IndexUse::Never).await.timeline().domain();
+    let claim = Claim {
+        domain,
+        role: Role::Writer,
+        epoch: Epoch::new(2),
+        nonce: [9; 16],
+        mode: ClaimMode::Cas,
+        owner: "test".into(),
+        time: TimeNs::new(1),
+    };
+    assert_eq!(bucket.appender().create(&claim.key(), claim.encode()).await.unwrap(), Created::New);
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let covered = check(&bucket).await;
+    assert!(covered > Lsn::ZERO && covered < latest, "{covered} of {latest}");
+    assert!(covered <= open(&bucket, IndexUse::Never).await.timeline().final_through());
+}

@@ -1,0 +1,153 @@
+//! Tables of the index and roots that name them.
+
+use super::positives::{Sample, event, row, step};
+use super::{Vector, at_ms, domain};
+use tidemark_format::*;
+
+const EPOCH: Epoch = Epoch::new(5);
+
+pub(super) fn all() -> Vec<Vector> {
+    let mut all = vec![];
+    let (rows, rows_ref) = rows();
+    let (segments, segments_ref) = segments();
+    let (events, events_ref) = events();
+    let root = root(vec![rows_ref, segments_ref, events_ref]);
+    let encoded = root.encode().expect("a valid root");
+    let good = |name: &str, about: &str, rules: &[&'static str], key, bytes: &[u8], canonical| Vector {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        rules: rules.to_vec(),
+        expect: Expect { domain: domain(), key },
+        bytes: bytes.to_vec(),
+        canonical,
+        error: None,
+    };
+    all.push(good("table-rows", "rows of two disks, of every kind", &["IX-1", "IX-5"], rows_ref.key(), &rows, false));
+    all.push(good(
+        "table-segments",
+        "three segments with times and events",
+        &["IX-1", "IX-6"],
+        segments_ref.key(),
+        &segments,
+        false,
+    ));
+    all.push(good(
+        "table-events",
+        "events that a timeline is made of",
+        &["IX-1", "IX-7"],
+        events_ref.key(),
+        &events,
+        false,
+    ));
+    all.push(good("root", "a root that names a table of each kind", &["RT-2", "RT-3"], root.key(), &encoded, true));
+
+    let mut bad = |name: &str, about: &str, rules: &[&'static str], expect, bytes: Vec<u8>, error| {
+        let (name, about, rules) = (name.to_owned(), about.to_owned(), rules.to_vec());
+        all.push(Vector { name, about, rules, expect, bytes, canonical: false, error: Some(error) });
+    };
+    let expect = |key| Expect { domain: domain(), key };
+    let stranger = Expect { domain: DomainId::new([9; 16]), key: rows_ref.key() };
+    let flipped = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    bad(
+        "bad-table-group-bit",
+        "one bit of a row group",
+        &["IX-2"],
+        expect(rows_ref.key()),
+        flipped(&rows, 40),
+        "TableHash",
+    );
+    bad(
+        "bad-table-magic",
+        "one bit of the last four bytes",
+        &["IX-1"],
+        expect(rows_ref.key()),
+        flipped(&rows, rows.len() - 1),
+        "Table",
+    );
+    bad(
+        "bad-table-cut-short",
+        "its last byte is missing",
+        &["IX-1"],
+        expect(rows_ref.key()),
+        rows[..rows.len() - 1].to_vec(),
+        "Table",
+    );
+    bad("bad-table-wrong-domain", "of another domain", &["IX-3"], stranger, rows.clone(), "WrongDomain");
+    bad("bad-table-misplaced", "at another key", &["IX-3"], expect(segments_ref.key()), rows.clone(), "Misplaced");
+    let elsewhere = ObjectKey::Root { epoch: EPOCH, seq: Seq::new(2) };
+    bad("bad-root-bit", "one bit of the body", &["RC-1"], expect(root.key()), flipped(&encoded, 60), "RecordHash");
+    bad("bad-root-misplaced", "at another key", &["R-1"], expect(elsewhere), encoded, "Misplaced");
+    all
+}
+
+fn build<R: TableRow>(seq: u64, rows: Vec<R>) -> (Vec<u8>, TableRef) {
+    let mut table = TableBuilder::new(domain(), EPOCH, Seq::new(seq)).expect("a valid schema");
+    rows.into_iter().for_each(|row| table.push(row).expect("a valid row"));
+    table.finish(0, (Lsn::new(1), Lsn::new(30))).expect("a small table")
+}
+
+fn rows() -> (Vec<u8>, TableRef) {
+    let few =
+        [(0, 1, 3, RowKind::Zero), (4, 8, 9, RowKind::Data), (4, 8, 12, RowKind::Unmap), (6, 1, 2, RowKind::Data)];
+    let mut rows: Vec<PlacedRow> = few
+        .into_iter()
+        .map(|(start, len, lsn, kind)| PlacedRow {
+            row: row(1, start, len, lsn, kind),
+            stream_block: if kind == RowKind::Data { lsn * 8 } else { 0 },
+        })
+        .collect();
+    let many = (0..12u64).map(|n| PlacedRow { row: row(2, n * 8, 8, 30 - n, RowKind::Data), stream_block: n * 8 });
+    rows.extend(many);
+    build(1, rows)
+}
+
+fn segments() -> (Vec<u8>, TableRef) {
+    let segment = |seq: u64| {
+        let (first, last) = (seq * 10 - 9, seq * 10);
+        let mut sample = Sample::log(seq, first, last);
+        sample.times = vec![step(first, seq * 100), step(first + 3, seq * 100 + 7)];
+        sample.events = (first..=last).map(|lsn| event(lsn, EventBody::Flush { disk: DiskId::new(1) })).collect();
+        let key = sample.identity.key();
+        let bytes = sample.seal();
+        let head = SegmentHead::decode(&bytes, &Expect { domain: domain(), key }).expect("it was sealed just now");
+        SegmentRow::of(&head).expect("a log segment")
+    };
+    build(2, (1..=3).map(segment).collect())
+}
+
+fn events() -> (Vec<u8>, TableRef) {
+    let disk = DiskId::new(1);
+    let bodies = [
+        EventBody::DiskAdd { disk, vm: "db".into(), name: "vda".into(), blocks: 4096 },
+        EventBody::ConsistentFrom { disk },
+        EventBody::Bookmark { name: "vor dem Umbau".into(), level: Level::Application },
+        EventBody::Gap { disk, from: Lsn::new(4), to: Lsn::new(7) },
+    ];
+    let row = |(lsn, body)| EventRow { event: event(lsn, body), time: at_ms(lsn * 10) };
+    build(3, (1..).zip(bodies).map(row).collect())
+}
+
+fn root(tables: Vec<TableRef>) -> Root {
+    Root {
+        domain: domain(),
+        epoch: EPOCH,
+        seq: Seq::new(1),
+        through: Through {
+            epoch: Epoch::new(2),
+            seq: Seq::new(3),
+            header_hash: [0xab; 32],
+            lsn: Lsn::new(30),
+            time: at_ms(307),
+        },
+        first_time: at_ms(100),
+        epochs: vec![
+            EpochStart { epoch: Epoch::new(1), first_lsn: Lsn::new(1) },
+            EpochStart { epoch: Epoch::new(2), first_lsn: Lsn::new(11) },
+        ],
+        tables,
+    }
+}
