@@ -33,8 +33,8 @@ docs:
 
 bench:
 	@scripts/install test
-	cargo build --release -p tidemark -p tidemark-io-filter
-	cargo run --release -p tidemark-bench
+	cargo build --release -p tidemark -p tidemark-io-filter -p tidemark-bench
+	$(TARGET)/release/tidemark-bench
 
 fuzz:
 	@scripts/install ci

@@ -1,5 +1,6 @@
 //! Why a writer refused, stopped or could not start.
 
+use std::sync::Arc;
 use tidemark_bucket as bucket;
 use tidemark_format::{DiskId, DomainId, Epoch, ErrorKind, Extent, FormatError, Lsn, ObjectKey};
 
@@ -21,6 +22,13 @@ pub enum Error {
     /// The writer was closed, or its runtime has gone.
     #[error("the writer is closed")]
     Closed,
+    /// The system gives no threads to compress on.
+    #[error("cannot start a thread that compresses")]
+    Threads {
+        /// Its words.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
     /// The writer's own work failed in a way that retrying cannot help.
     #[error("cannot seal segment {key}")]
     Seal {
@@ -202,7 +210,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Fenced { .. } => ErrorKind::Fenced,
-            Self::Closed => ErrorKind::Retry,
+            Self::Closed | Self::Threads { .. } => ErrorKind::Retry,
             Self::NoDomain { .. } => ErrorKind::NotFound,
             Self::NotNext { .. }
             | Self::BadEvent { .. }

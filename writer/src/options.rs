@@ -32,6 +32,8 @@ pub struct WriterOptions {
     pub buffer_bytes_max: u64,
     /// Threads that compress, hash and verify.
     pub compress_threads_max: usize,
+    /// How far these threads stand behind the process's others for the processor, 0 to 19, as with nice(1).
+    pub compress_niceness: u8,
     /// zstd level, 1 to 19.
     pub zstd_level: i32,
     /// First pause after a failed request; doubled each time.
@@ -64,6 +66,7 @@ impl Default for WriterOptions {
             in_flight_segments_max: 4,
             buffer_bytes_max: 384 << 20,
             compress_threads_max: std::thread::available_parallelism().map_or(2, usize::from),
+            compress_niceness: 0,
             zstd_level: 1,
             retry_ms_first: 100,
             retry_ms_max: 10_000,
@@ -98,6 +101,9 @@ impl WriterOptions {
         if self.compress_threads_max == 0 {
             return no("compress_threads_max", 0, "somebody has to compress");
         }
+        if self.compress_niceness > 19 {
+            return no("compress_niceness", self.compress_niceness.into(), "19 is the last step");
+        }
         if !(1..=19).contains(&self.zstd_level) {
             return no("zstd_level", self.zstd_level.unsigned_abs().into(), "zstd knows levels 1 to 19");
         }
@@ -131,6 +137,7 @@ mod tests {
             WriterOptions { buffer_bytes_max: 128 << 20, ..good() },
             WriterOptions { buffer_bytes_max: u64::MAX, ..good() },
             WriterOptions { compress_threads_max: 0, ..good() },
+            WriterOptions { compress_niceness: 20, ..good() },
             WriterOptions { zstd_level: 0, ..good() },
             WriterOptions { zstd_level: 23, ..good() },
             WriterOptions { retry_ms_first: 0, ..good() },

@@ -154,6 +154,8 @@ impl DomainWriter {
             salt,
             wall: env.clock.wall(),
         };
+        let compressors = Compressors::new(options.compress_threads_max, options.zstd_level, options.compress_niceness)
+            .map_err(|source| Error::Threads { source: Arc::new(source) })?;
         let start = take_over(&bucket, inputs).await?;
         tracing::info!(domain = %genesis.domain, epoch = %start.epoch, next_lsn = %start.next_lsn, "took the domain over");
         let limits = Limits {
@@ -163,7 +165,6 @@ impl DomainWriter {
             in_flight_segments_max: options.in_flight_segments_max as usize,
             hint_every_segments: options.hint_every_segments,
         };
-        let compressors = Compressors::new(options.compress_threads_max, options.zstd_level);
         let (epoch, predecessor) = (start.epoch, start.predecessor);
         let log = Log::new(limits, start);
         let shared = Arc::new(Shared::new(genesis.domain, epoch, options, env, log));

@@ -30,6 +30,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// The bandwidth calendar is looked at this often.
 const CALENDAR_LOOK: Duration = Duration::from_secs(10);
+/// A guest waits for its write, nobody for a segment: when processors are short, the log fills before guests feel it.
+const COMPRESS_NICENESS: u8 = 10;
 /// Data of one disk that may be logged and not yet on its primary.
 const PENDING_BYTES_MAX: u64 = 64 << 20;
 
@@ -344,6 +346,7 @@ pub(crate) fn replication_options(owner: &str, settings: &Settings, fence_check_
         segment_bytes_max,
         age_ms_max: settings.rpo_ms,
         zstd_level: settings.zstd_level,
+        compress_niceness: COMPRESS_NICENESS,
         buffer_bytes_max: defaults.buffer_bytes_max.max(2 * segment_bytes_max + (64 << 20)),
         ..defaults
     };

@@ -34,7 +34,7 @@ pub(crate) async fn seed_bucket(dir: &Path, disk: &[u8]) -> Result<()> {
 }
 
 /// Writes `data` from the start of a new disk on, and waits until all of it is durable.
-async fn write_all(bucket: &Appender, data: &Bytes, threads: usize, env: &Env) -> Result<()> {
+pub(crate) async fn write_all(bucket: &Appender, data: &Bytes, threads: usize, env: &Env) -> Result<()> {
     let options = WriterOptions { compress_threads_max: threads, ..WriterOptions::default() };
     let writer = DomainWriter::open(bucket.clone(), options, env.clone()).await?;
     let disk = NewDisk { vm: "vm".into(), name: "disk".into(), size_bytes: data.len() as u64 };

@@ -3,6 +3,8 @@
 //! Figures are medians over rounds. A missed goal ends with exit code 1, so that a change that costs speed shows.
 
 mod corpus;
+mod drva;
+mod fio;
 mod ingest;
 mod limit;
 mod log_store;
@@ -10,6 +12,7 @@ mod mount;
 mod nbd;
 mod open;
 mod report;
+mod server;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -87,6 +90,24 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+    /// Durable guest writes through the appliance, against nbdkit, qemu-nbd and the device, by fio.
+    Drva {
+        /// The `tidemark` binary.
+        #[arg(long, default_value = "target/release/tidemark")]
+        tidemark: PathBuf,
+        /// Where log and primaries lie: the device that is measured.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Rounds of all servers.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of one measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+        /// Data that is replicated, in MiB.
+        #[arg(long, default_value_t = 512)]
+        data_mib: usize,
+    },
     /// What the NBD server costs, against nbdkit's memory plugin, by fio.
     Nbd {
         /// The `tidemark-memory-disk` binary.
@@ -108,7 +129,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "log-store", "mount", "nbd"]
+        None => ["ingest", "requests", "open", "log-store", "mount", "nbd", "drva"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -140,6 +161,7 @@ impl Bench {
             Self::LogStore { .. } => "log-store",
             Self::Mount { .. } => "mount",
             Self::Nbd { .. } => "nbd",
+            Self::Drva { .. } => "drva",
         }
     }
 }
@@ -157,6 +179,9 @@ async fn run(bench: Bench) -> Result<Report> {
         }
         Bench::Mount { tidemark, disk_mib, rounds, seconds } => {
             mount::run(&mount::Options { tidemark, disk_mib, rounds, seconds }, &*env.clock).await
+        }
+        Bench::Drva { tidemark, dir, rounds, seconds, data_mib } => {
+            drva::run(&drva::Options { tidemark, dir, rounds, seconds, data_mib }, &env).await
         }
         Bench::Nbd { server, rounds, seconds } => nbd::run(&nbd::Options { server, rounds, seconds }, &*env.clock),
     }

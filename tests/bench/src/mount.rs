@@ -4,10 +4,10 @@
 //! between minutes than the targets differ.
 
 use crate::corpus;
+use crate::fio::{self, Load};
 use crate::ingest;
-use crate::report::{Goal, Report, median};
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use crate::report::{Goal, Report};
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tidemark_env::Clock;
@@ -89,25 +89,16 @@ pub(crate) async fn run(options: &Options, clock: &dyn Clock) -> Result<Report> 
     let warmed = Command::new("cmp").arg(&plain).arg(&ours_file).status().context("compare the mount with the disk")?;
     ensure!(warmed.success(), "the mount differs from the disk that was ingested");
 
+    let targets = [&plain, &ours_file, &peer_file].map(|file| fio::Target::Direct(file.clone()));
     let mut report = Report::default();
     for (name, block, depth) in LOADS {
-        let (mut ours_to_peer, mut ours_to_plain, mut iops) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
-        for _ in 0..options.rounds {
-            let mut one = [0.0; 3];
-            for (slot, file) in one.iter_mut().zip([&plain, &ours_file, &peer_file]) {
-                *slot = fio(file, block, depth, options.seconds)?;
-            }
-            for (all, sample) in iops.iter_mut().zip(one) {
-                all.push(sample);
-            }
-            ours_to_peer.push(one[1] / one[2]);
-            ours_to_plain.push(one[1] / one[0]);
+        let load = Load { what: "randread", block, depth, seconds: options.seconds, disk_mib: options.disk_mib as u32 };
+        let rounds = fio::rounds(options.rounds, &[&targets[0], &targets[1], &targets[2]], &load)?;
+        for (index, target) in ["plain", "ours", "qsd"].iter().enumerate() {
+            report.figure(format!("{name} {target}"), rounds.median(index), "IOPS");
         }
-        for (target, samples) in ["plain", "ours", "qsd"].iter().zip(&iops) {
-            report.figure(format!("{name} {target}"), median(samples), "IOPS");
-        }
-        report.figure(format!("{name} ours/plain"), median(&ours_to_plain), "ratio");
-        report.goal(format!("{name} ours/qsd"), median(&ours_to_peer), "ratio", Goal::AtLeast(3.0));
+        report.figure(format!("{name} ours/plain"), rounds.ratio(1, 0), "ratio");
+        report.goal(format!("{name} ours/qsd"), rounds.ratio(1, 2), "ratio", Goal::AtLeast(3.0));
     }
     report.figure("resident memory of the mount", resident_mib(ours.child.id())?, "MiB");
     report.figure("cache of the mount", (options.disk_mib * 2) as f64, "MiB");
@@ -123,24 +114,6 @@ fn wait_readable(file: &Path, disk_mib: usize, clock: &dyn Clock) -> Result<()> 
         std::thread::yield_now();
     }
     Ok(())
-}
-
-/// Read operations a second of random direct reads.
-fn fio(file: &Path, block: &str, depth: u32, seconds: u32) -> Result<f64> {
-    let out = Command::new("fio")
-        .args(["--name=read", "--rw=randread", "--direct=1", "--ioengine=libaio", "--time_based", "--randrepeat=0"])
-        .arg(format!("--filename={}", file.display()))
-        .args([format!("--bs={block}"), format!("--iodepth={depth}"), format!("--runtime={seconds}")])
-        .args(["--output-format=json"])
-        .output()
-        .context("run fio (apt-get install fio)")?;
-    if !out.status.success() {
-        bail!("fio on {}: {}", file.display(), String::from_utf8_lossy(&out.stderr));
-    }
-    let json: Value = serde_json::from_slice(&out.stdout).context("parse fio's JSON")?;
-    let job = &json["jobs"][0];
-    ensure!(job["error"] == 0, "fio on {} met error {}", file.display(), job["error"]);
-    job["read"]["iops"].as_f64().context("fio reports no iops")
 }
 
 fn resident_mib(pid: u32) -> Result<f64> {

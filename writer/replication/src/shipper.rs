@@ -16,6 +16,10 @@ use std::time::Duration;
 use tidemark_format::{EventBody, Lsn, ObjectKey};
 use tidemark_writer::{DiskTable, DomainWriter, FenceCause, Submission};
 
+/// What became durable is shipped together with what follows within this: looking at each write by itself would cost the
+/// guest's next one time.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Ships until the domain is closed.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pause_ms = shared.options.retry_ms_first;
@@ -130,9 +134,12 @@ async fn ship(shared: &Arc<Shared>) -> Result<()> {
 
 async fn replay(shared: &Arc<Shared>, writer: &DomainWriter) -> Result<()> {
     let mut next = writer.last_lsn().next();
+    let mut durable = shared.log.durable();
     loop {
-        let mut durable = shared.log.durable();
-        durable.wait_for(|durable| *durable >= next).await.map_err(|_| Error::Gone)?;
+        if *durable.borrow() < next {
+            durable.wait_for(|durable| *durable >= next).await.map_err(|_| Error::Gone)?;
+            tokio::time::sleep(GATHER).await;
+        }
         let (from, bytes_max) = (next, shared.options.read_bytes_max);
         let read = move |shared: &Shared| shared.log.read(from, bytes_max).map_err(Error::log("read the log"));
         for record in shared.blocking(read).await? {

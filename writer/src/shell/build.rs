@@ -7,25 +7,32 @@
 use crate::core::layout::{Entry, Layout, lay_out};
 use bytes::Bytes;
 use std::cell::RefCell;
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use tidemark_bucket::Pieces;
 use tidemark_format::{
     FRAME_PLAIN_BYTES_MAX, FormatError, FrameCompressor, FrameEntry, Row, SegmentDraft, seal_segment,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Frames of one job: about 2 MiB, a few milliseconds.
 const FRAMES_A_JOB: usize = 32;
 
-/// The threads that compress.
+/// The threads that compress. They end when the last clone is dropped and the work is done.
 #[derive(Clone, Debug)]
 pub(crate) struct Compressors {
-    threads: Arc<Semaphore>,
+    /// One permit a thread: so many jobs are out at most.
+    idle: Arc<Semaphore>,
+    jobs: SyncSender<Job>,
     threads_max: usize,
     level: i32,
 }
+
+type Job = Box<dyn FnOnce() + Send>;
 
 /// A segment whose bytes are ready to be stored.
 #[derive(Debug, Default)]
@@ -50,8 +57,26 @@ impl Built {
 }
 
 impl Compressors {
-    pub(crate) fn new(threads_max: usize, level: i32) -> Self {
-        Self { threads: Arc::new(Semaphore::new(threads_max)), threads_max, level }
+    /// Starts `threads_max` threads, each `niceness` steps below what the process has (nice(2): 0 to 19).
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub(crate) fn new(threads_max: usize, level: i32, niceness: u8) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel::<Job>(threads_max);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads_max {
+            let queue = queue.clone();
+            std::thread::Builder::new().name("compress".to_owned()).spawn(move || {
+                // On Linux a thread has a niceness of its own. Without it the work is done all the same.
+                let _ = rustix::process::nice(niceness.into());
+                loop {
+                    let next = queue.lock().expect("nobody panics while waiting for work").recv();
+                    let Ok(job) = next else { return };
+                    job();
+                }
+            })?;
+        }
+        Ok(Self { idle: Arc::new(Semaphore::new(threads_max)), jobs, threads_max, level })
     }
 
     /// Turns writes into rows and stored frames.
@@ -95,19 +120,19 @@ impl Compressors {
         &self,
         job: impl FnOnce() -> Result<T, FormatError> + Send + 'static,
     ) -> Result<T, FormatError> {
-        let thread = self.threads.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let done = tokio::task::spawn_blocking(move || {
-            let result = job();
+        let thread = self.idle.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (answer, done) = oneshot::channel();
+        let job = move || {
+            // A panic is whoever waits' affair.
+            let result = std::panic::catch_unwind(AssertUnwindSafe(job));
             drop(thread);
-            result
-        });
-        match done.await {
+            // Whoever waited may have gone.
+            let _ = answer.send(result);
+        };
+        self.jobs.send(Box::new(job)).expect("the threads stay while there are senders");
+        match done.await.expect("a job that was taken is done") {
             Ok(result) => result,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going away, and this task with it.
-                Err(_) => std::future::pending().await,
-            },
+            Err(panic) => std::panic::resume_unwind(panic),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! All that is pending at one moment is a batch: its runs do not overlap, so they are written in any order. A batch is
 //! written once all of it is durable in the log, and the next one only after it: so of a block the newest write always
 //! comes last, and the primary never holds what the log could lose.
+//!
+//! In write-back nobody waits for the primary: batches are left to grow, so that what is overwritten soon is written once,
+//! neighbours are written together, and the device is left to the log.
 
 use crate::volume::pending::Batch;
 use crate::volume::primary::Primary;
@@ -11,11 +14,16 @@ use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_api::ProtectionMode;
 use tidemark_format::{BLOCK_BYTES, Extent, Lsn};
 use tidemark_writer::Body;
 
-/// Runs of a batch that are written at the same time.
-const WRITES_IN_FLIGHT: usize = 4;
+/// Runs of a batch that are written at the same time: a disk on flash needs so many to be busy.
+const WRITES_IN_FLIGHT: usize = 16;
+/// A batch in write-back grows so long, unless somebody waits for it,
+const LINGER: Duration = Duration::from_millis(100);
+/// or until it has so many bytes.
+pub(super) const LINGER_BYTES: u64 = 16 << 20;
 /// Neighbouring runs are written with one call up to this size.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 /// The primary is made durable, so that the log may be trimmed, this often.
@@ -26,19 +34,20 @@ pub(crate) async fn run(volume: Arc<DiskVolume>) {
     let Some(primary) = volume.primary.clone() else { return };
     loop {
         volume.work.notified().await;
+        if volume.mode() == ProtectionMode::WriteBack {
+            let _ = tokio::time::timeout(LINGER, volume.hurry.notified()).await;
+        }
         if volume.broken().is_some() {
             return;
         }
-        loop {
-            let batch = volume.pending().batch();
-            if batch.pieces.is_empty() {
-                break;
-            }
-            if let Err(why) = destage(&volume, &primary, batch).await {
-                tracing::error!(disk = %volume.disk, primary = %primary.path().display(), why, "the disk takes no more writes");
-                volume.break_with(why);
-                return;
-            }
+        let batch = volume.pending().batch();
+        if batch.pieces.is_empty() {
+            continue;
+        }
+        if let Err(why) = destage(&volume, &primary, batch).await {
+            tracing::error!(disk = %volume.disk, primary = %primary.path().display(), why, "the disk takes no more writes");
+            volume.break_with(why);
+            return;
         }
     }
 }

@@ -14,6 +14,7 @@ mod pending;
 pub(crate) mod primary;
 
 use crate::volume::copy::Copy;
+use crate::volume::destage::LINGER_BYTES;
 use crate::volume::dirty::Dirty;
 use crate::volume::pending::Pending;
 use crate::volume::primary::{Primary, Zeros};
@@ -59,6 +60,8 @@ pub(crate) struct DiskVolume {
     applied: watch::Sender<Lsn>,
     /// There is something to destage.
     work: Notify,
+    /// It shall be destaged now.
+    hurry: Notify,
     route: RwLock<Route>,
     /// While a gap of a tapped disk is open.
     copy: Mutex<Option<Arc<Copy>>>,
@@ -120,6 +123,7 @@ impl DiskVolume {
             pending_bytes_max,
             applied: watch::Sender::new(applied),
             work: Notify::new(),
+            hurry: Notify::new(),
             route: RwLock::new(route),
             copy: Mutex::new(None),
             unflushed: AtomicBool::new(true),
@@ -189,6 +193,7 @@ impl DiskVolume {
         // Whoever waits for the primary is told.
         self.applied.send_modify(|_| {});
         self.work.notify_one();
+        self.hurry.notify_one();
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -198,6 +203,8 @@ impl DiskVolume {
     /// Waits until the primary has everything through `lsn`.
     async fn applied(&self, lsn: Lsn) -> Result<()> {
         let mut applied = self.applied.subscribe();
+        // The disk may have been in write-back when this was logged.
+        self.hurry.notify_one();
         let reached = applied.wait_for(|applied| *applied >= lsn || self.broken().is_some()).await;
         let reached = *reached.expect("the sender is ours");
         match self.broken() {
@@ -253,7 +260,11 @@ impl DiskVolume {
             let placed = |records: &[Record]| {
                 if self.primary.is_some() {
                     let last = records.last().expect("one record at least");
-                    self.pending().insert(last.lsn, extent, body.clone());
+                    let mut pending = self.pending();
+                    pending.insert(last.lsn, extent, body.clone());
+                    if pending.bytes() >= LINGER_BYTES {
+                        self.hurry.notify_one();
+                    }
                 }
             };
             match self.domain.log(what, placed) {
@@ -289,6 +300,7 @@ impl DiskVolume {
         if self.pending().is_empty() {
             return Ok(());
         }
+        self.hurry.notify_one();
         let _ = applied.changed().await;
         self.broken().map_or(Ok(()), |why| Err(Error::failed("write to the primary", why)))
     }

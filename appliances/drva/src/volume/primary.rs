@@ -9,13 +9,15 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tidemark_format::BLOCK_BYTES;
 
 /// Addresses and lengths of direct writes are multiples of the block; memory of this, which suits every device.
 const MEMORY_ALIGN: usize = 4096;
+/// Pieces of one call, at most (IOV_MAX).
+const PIECES_MAX: usize = 1024;
 /// Bytes of zeros that are written at once where the file cannot make them.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -100,11 +102,14 @@ impl Primary {
         Ok(bytes.freeze())
     }
 
-    /// Writes pieces that follow each other on the disk, with one call.
+    /// Writes pieces that follow each other on the disk.
     pub(crate) fn write(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        match (&self.direct, pieces) {
-            (None, [only]) => self.file.write_all_at(only, offset),
-            (direct, _) => {
+        match &self.direct {
+            // Pieces that came in memory that suits the device go there as they are.
+            Some(direct) if pieces.iter().all(|piece| piece.as_ptr().align_offset(MEMORY_ALIGN) == 0) => {
+                write_pieces(direct, offset, pieces)
+            }
+            Some(direct) => {
                 let mut buffer = aligned(pieces.iter().map(Bytes::len).sum());
                 let mut rest = buffer.bytes();
                 for piece in pieces {
@@ -112,8 +117,9 @@ impl Primary {
                     start.copy_from_slice(piece);
                     rest = behind;
                 }
-                direct.as_ref().unwrap_or(&self.file).write_all_at(buffer.bytes(), offset)
+                direct.write_all_at(buffer.bytes(), offset)
             }
+            None => write_pieces(&self.file, offset, pieces),
         }
     }
 
@@ -169,6 +175,27 @@ impl Primary {
     }
 }
 
+/// Writes pieces that follow each other without copying them together.
+fn write_pieces(file: &File, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+    for pieces in pieces.chunks(PIECES_MAX) {
+        let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut done = match rustix::io::pwritev(file, &slices, offset) {
+            Err(Errno::INTR) => 0,
+            written => written? as u64,
+        };
+        for piece in pieces {
+            let len = piece.len() as u64;
+            // What the call left over goes piece by piece.
+            let here = done.min(len);
+            if here < len {
+                file.write_all_at(&piece[here as usize..], offset + here)?;
+            }
+            (done, offset) = (done - here, offset + len);
+        }
+    }
+    Ok(())
+}
+
 /// Memory that suits direct I/O.
 struct Aligned {
     memory: Vec<u8>,
@@ -210,6 +237,23 @@ mod tests {
         let after = primary.read(4096, 2560).expect("read");
         assert_eq!((after[511], after[512], after[1024], after[2047], after[2048]), (0, 1, 2, 2, 0));
         assert_eq!(primary.read_cached(4096, 2560).as_ref(), Some(&after), "it was just read");
+    }
+
+    #[test]
+    fn pieces_arrive_in_order_whatever_memory_they_are_in() {
+        let (_file, primary) = disk(16 << 20);
+        let memory = Bytes::from((0..3 << 20).map(|i| (i / 512) as u8).collect::<Vec<_>>());
+        let start = memory.as_ptr().align_offset(MEMORY_ALIGN);
+        for skew in [0, 16] {
+            for len in [512, 4096] {
+                let all = memory.slice(start + skew..start + skew + 1500 * 1024);
+                let pieces: Vec<_> = (0..all.len() / len).map(|i| all.slice(i * len..(i + 1) * len)).collect();
+                primary.write(1 << 20, &pieces).expect("write");
+                let read = primary.read(1 << 20, all.len()).expect("read");
+                assert!(read == all, "skew {skew}, pieces of {len}");
+                primary.zero(0, 16 << 20, Zeros::Hole).expect("punch");
+            }
+        }
     }
 
     #[test]

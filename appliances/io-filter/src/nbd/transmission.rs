@@ -29,6 +29,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// Bytes behind a refused request that are read past; a client that sends more is cut off.
 const SKIP_BYTES_MAX: u64 = 64 << 20;
+/// What devices want direct writes to be aligned to in memory, at most.
+const PAGE_BYTES: usize = 4096;
 /// Requests that one connection may start before others get their turn.
 const TURN_REQUESTS_MAX: usize = 1024;
 
@@ -46,6 +48,14 @@ enum Expect {
     Skip { left: u64, asked: Asked, error: Errno, why: &'static str },
     /// No more is read.
     End(Result<()>),
+}
+
+/// Room for `len` bytes from the start of a page on: a volume may hand it to a device as it is.
+fn page_aligned(len: usize) -> BytesMut {
+    let mut memory = BytesMut::with_capacity(len + PAGE_BYTES);
+    let front = memory.as_ptr().align_offset(PAGE_BYTES);
+    memory.resize(front, 0);
+    memory.split_off(front)
 }
 
 /// What keeps a connection from reading on.
@@ -264,7 +274,7 @@ where
                 self.expect = if len <= SHARED_BYTES_MAX.max(self.inbox.bytes().len()) {
                     Expect::Shared { command, asked, len }
                 } else {
-                    Expect::Own { command, asked, data: BytesMut::with_capacity(len), len }
+                    Expect::Own { command, asked, data: page_aligned(len), len }
                 };
             }
             Verdict::Do(command) => self.launch(Job { command, asked, data: Bytes::new(), chunk: None }),
