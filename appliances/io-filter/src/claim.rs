@@ -108,6 +108,7 @@ impl State {
             return;
         }
         if let Some(old) = self.holder.replace(party.clone()) {
+            tracing::warn!(%old, new = %party, "another client writes from here on: the old one is fenced");
             if self.fenced.len() == FENCED_PARTIES_MAX {
                 self.fenced.pop_front();
             }

@@ -186,6 +186,14 @@ pub trait Exports: Send + Sync + 'static {
     /// The volume of this name, for this client. Names are compared byte by byte; a client that names none asks for "".
     /// Also called for questions before a client decides, so opening alone must not take anything from others.
     fn open(&self, name: &str, client: &Client) -> Result<Arc<dyn Volume>>;
+
+    /// Waits until [`Self::open`] can say whether there is such an export: a place that is still starting holds clients here
+    /// rather than turning them away. Within the bound of negotiation ([`crate::nbd::Limits::handshake_ms_max`]), beyond
+    /// which the connection ends without an answer.
+    fn known<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        let _ = name;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// An export as it is listed.

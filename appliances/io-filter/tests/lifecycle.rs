@@ -2,14 +2,16 @@
 
 mod common;
 
-use common::raw::Raw;
+use common::raw::{Raw, go_data};
 use common::{Gate, Host, arg, until};
+use futures::future::BoxFuture;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use tidemark_io_filter::nbd::wire::{Framing, command};
+use tidemark_io_filter::nbd::wire::{Framing, command, option, option_reply};
 use tidemark_io_filter::nbd::{Limits, Listener};
-use tidemark_io_filter::{ByteRange, MemoryVolume, Part, Volume};
+use tidemark_io_filter::{ByteRange, Client, Error, ExportInfo, Exports, MemoryVolume, Part, Result, Volume};
+use tokio::sync::watch;
 
 const SIZE: u64 = 64 << 20;
 
@@ -131,4 +133,57 @@ fn connections_beyond_the_bound_push_out_those_that_only_negotiate() {
         let mut one = [0];
         std::io::Read::read(&mut next.stream, &mut one).is_ok_and(|read| read == 1)
     });
+}
+
+/// Knows its disk only once it was told to.
+struct Starting {
+    disk: Arc<MemoryVolume>,
+    asked: watch::Sender<usize>,
+    open: watch::Sender<bool>,
+}
+
+impl Exports for Starting {
+    fn list(&self, _: &Client) -> Vec<ExportInfo> {
+        Vec::new()
+    }
+    fn open(&self, name: &str, _: &Client) -> Result<Arc<dyn Volume>> {
+        if name == "disk" && *self.open.borrow() {
+            return Ok(self.disk.clone());
+        }
+        Err(Error::NoExport { name: name.into() })
+    }
+    fn known<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        if name != "disk" {
+            return Box::pin(std::future::ready(()));
+        }
+        self.asked.send_modify(|asked| *asked += 1);
+        let mut open = self.open.subscribe();
+        Box::pin(async move { drop(open.wait_for(|open| *open).await) })
+    }
+}
+
+#[test]
+fn a_client_that_comes_before_its_disk_is_known_waits_and_others_do_not() {
+    let disk = Arc::new(MemoryVolume::new(SIZE).expect("small"));
+    let exports = Arc::new(Starting { disk, asked: watch::Sender::new(0), open: watch::Sender::new(false) });
+    let host = Host::new(exports.clone(), Limits::default(), None);
+    let socket = host.socket();
+    let early = std::thread::spawn(move || Raw::greeted(&socket).go("disk"));
+    until("it has asked", || *exports.asked.borrow() == 1);
+    let refused = Raw::greeted(&host.socket()).ask(option::GO, &go_data("disc"));
+    assert_eq!(refused.last().map(|answer| answer.kind), Some(option_reply::ERR_UNKNOWN));
+    assert!(!early.is_finished());
+    exports.open.send_replace(true);
+    assert_eq!(early.join().expect("it is served"), SIZE);
+}
+
+#[test]
+fn a_client_waits_for_its_disk_no_longer_than_a_negotiation_may_take() {
+    let disk = Arc::new(MemoryVolume::new(SIZE).expect("small"));
+    let exports = Arc::new(Starting { disk, asked: watch::Sender::new(0), open: watch::Sender::new(false) });
+    let limits = Limits { handshake_ms_max: 50, ..Limits::default() };
+    let host = Host::new(exports, limits, None);
+    let mut early = Raw::greeted(&host.socket());
+    early.say(option::GO, &go_data("disk"));
+    assert!(early.is_closed());
 }

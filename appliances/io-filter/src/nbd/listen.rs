@@ -134,6 +134,16 @@ impl Listener {
         Ok(Self { inner: Inner::Tcp(TcpListener::from_std(listener)?) })
     }
 
+    /// Whether it is a unix socket of this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        match &self.inner {
+            Inner::Unix { listener, .. } => {
+                listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+            }
+            Inner::Tcp(_) => false,
+        }
+    }
+
     /// The address of a TCP listener, such as the port that the kernel chose.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match &self.inner {

@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::volume::{Exports, Geometry, StatusContext, Volume};
 use std::sync::Arc;
+use tidemark_format::with_causes;
 
 /// Bytes of the data of one option, at most; larger ones are read past and refused.
 pub const OPTION_BYTES_MAX: u32 = 64 << 10;
@@ -95,6 +96,16 @@ impl<'a> Negotiation<'a> {
     #[must_use]
     pub fn secured(self, client: &'a Client) -> Self {
         Self { client, tls: Tls::Active, framing: Framing::Simple, selected: None, ..self }
+    }
+
+    /// The export that an option asks about: it should be known before the option is answered.
+    pub fn asks_about<'d>(&self, option: u32, data: &'d [u8]) -> Option<&'d str> {
+        match option {
+            _ if self.tls == Tls::Required => None,
+            option::EXPORT_NAME => std::str::from_utf8(data).ok(),
+            option::INFO | option::GO | option::LIST_META_CONTEXT | option::SET_META_CONTEXT => Cursor(data).string(),
+            _ => None,
+        }
     }
 
     /// Answers an option.
@@ -193,7 +204,7 @@ impl<'a> Negotiation<'a> {
         self.exports.open(name, self.client).map_err(|error| match error {
             Error::NoExport { .. } => Refusal(option_reply::ERR_UNKNOWN, error.to_string()),
             Error::ShuttingDown { .. } => Refusal(option_reply::ERR_SHUTDOWN, error.to_string()),
-            _ => Refusal(option_reply::ERR_POLICY, error.to_string()),
+            _ => Refusal(option_reply::ERR_POLICY, with_causes(&error)),
         })
     }
 
