@@ -28,6 +28,6 @@ pub use options::{
     Attach, IN_FLIGHT_SEGMENTS_LIMIT, SEGMENT_BYTES_LIMIT, SEGMENT_ENTRIES_MAX, WRITE_BYTES_MAX, WriterOptions,
 };
 pub use seed::{BaseObject, SeedPiece, Seeded};
-pub use status::WriterStatus;
+pub use status::{Packed, WriterStatus};
 pub use ticket::{Committed, Ticket};
 pub use writer::{DomainWriter, NewDisk, Request, When};

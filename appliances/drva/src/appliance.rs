@@ -231,6 +231,13 @@ impl Appliance {
             entry.requests += count.requests;
             entry.bytes += count.bytes;
         }
+        status.throughput = Throughput {
+            guest_bytes_per_s: now.throughput.guest_bytes.get(),
+            guest_writes_per_s: now.throughput.guest_writes_per_s,
+            shipped_bytes_per_s: now.throughput.shipped.get(),
+            seed_bytes_per_s: now.throughput.seeded.get(),
+        };
+        status.compression_ratio = now.throughput.compression;
         status.bookmarks = now.bookmarks;
         let mut vms: BTreeMap<String, VmStatus> = BTreeMap::new();
         for disk in disks {
@@ -320,11 +327,12 @@ fn ensure(remembered: &mut DomainSpec, configured: DomainSpec) {
     }
 }
 
-fn problem(error: &Error) -> Problem {
+pub(crate) fn problem(error: &Error) -> Problem {
     told(ProblemKind::from(error.kind()), error, error.hint())
 }
 
-fn refused(error: &tidemark_replication::Error) -> Problem {
+/// What a domain refused, with its causes.
+pub(crate) fn refused(error: &tidemark_replication::Error) -> Problem {
     let kind = match error {
         tidemark_replication::Error::IllegalMove { .. } => ProblemKind::Conflict,
         _ => ProblemKind::from(error.kind()),
@@ -332,7 +340,7 @@ fn refused(error: &tidemark_replication::Error) -> Problem {
     told(kind, error, error.hint())
 }
 
-fn told(kind: ProblemKind, error: &dyn std::error::Error, hint: Option<&str>) -> Problem {
+pub(crate) fn told(kind: ProblemKind, error: &dyn std::error::Error, hint: Option<&str>) -> Problem {
     let problem = Problem::new(kind, with_causes(error));
     match hint {
         Some(hint) => problem.hint(hint),
@@ -500,7 +508,7 @@ impl Control for Appliance {
     async fn disk_remove(&self, address: &DiskAddress, how: RemoveQuery) -> Answer<Removed> {
         let (host, served, disk) = self.find_disk(address)?;
         let removed = Self::let_go(&served, &how).await?;
-        disk.settle().await.map_err(|e| Problem::new(ProblemKind::Unavailable, e.to_string()))?;
+        disk.settle().await.map_err(|e| told(ProblemKind::Unavailable, &e, None))?;
         served.disks().remove(&(address.vm.clone(), address.disk.clone()));
         disk.stop().await;
         served.domain.disk_remove(disk.volume.disk).await.map_err(|e| refused(&e))?;

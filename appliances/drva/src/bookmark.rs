@@ -4,7 +4,7 @@
 //! bookmark; thawing and the post hook happen whatever came of it. Guests are thawed once the bookmark has its place in
 //! the log, not once it is in the bucket.
 
-use crate::appliance::level;
+use crate::appliance::{level, refused};
 use crate::control::Answer;
 use crate::host::Served;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_api::{BookmarkMade, BookmarkRequest, GuestAgent, Hook, Problem, ProblemKind, Time};
 use tidemark_env::SystemEntropy;
-use tidemark_format::EventBody;
+use tidemark_format::{EventBody, with_causes};
 use tidemark_qemu::{Address, Agent, AgentOptions, Frozen};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ pub(crate) async fn make(served: &Served, request: &BookmarkRequest) -> Answer<B
         }
     }
     let made = made?;
-    served.domain.drain().await.map_err(|e| Problem::new(e.kind().into(), e.to_string()))?;
+    served.domain.drain().await.map_err(|e| refused(&e))?;
     Ok(made)
 }
 
@@ -46,12 +46,12 @@ async fn frozen(served: &Served, request: &BookmarkRequest) -> Answer<BookmarkMa
         if let Err(error) = guest.thaw().await {
             thawed = Err(Problem::new(
                 ProblemKind::Unavailable,
-                format!("a guest was thawed too early or not at all: {error}"),
+                format!("a guest was thawed too early or not at all: {}", with_causes(&error)),
             ));
         }
     }
     let frozen_ms = (!request.agents.is_empty()).then(|| start.elapsed().as_millis() as u64);
-    let (lsn, time) = logged.map_err(|e| Problem::new(e.kind().into(), e.to_string()))?;
+    let (lsn, time) = logged.map_err(|e| refused(&e))?;
     thawed?;
     Ok(BookmarkMade {
         name: request.name.clone(),
@@ -64,8 +64,11 @@ async fn frozen(served: &Served, request: &BookmarkRequest) -> Answer<BookmarkMa
 
 async fn freeze(agent: &GuestAgent, longest: Duration) -> Answer<Frozen> {
     let failed = |e: tidemark_qemu::Error| {
-        Problem::new(ProblemKind::Unavailable, format!("cannot freeze the file systems of {}: {e}", agent.vm))
-            .hint("is the guest agent running? a crash-consistent bookmark needs none")
+        Problem::new(
+            ProblemKind::Unavailable,
+            format!("cannot freeze the file systems of {}: {}", agent.vm, with_causes(&e)),
+        )
+        .hint("is the guest agent running? a crash-consistent bookmark needs none")
     };
     let address = Address::Unix(agent.socket.clone().into());
     let connected = Agent::connect(&address, AgentOptions::new(Arc::new(SystemEntropy))).await.map_err(failed)?;

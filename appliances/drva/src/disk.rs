@@ -14,9 +14,10 @@ use std::time::Duration;
 use tidemark_api::{Attachment, DiskAddress, DiskSpec, DiskState, Severity, TapState, Time};
 use tidemark_bucket::ReadOnly;
 use tidemark_env::Env;
-use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent};
+use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent, Lsn, with_causes};
+use tidemark_io_filter::{Contention, WriteClaim};
 use tidemark_qemu::TapState as QemuTap;
-use tidemark_rates::Stage;
+use tidemark_rates::{Progress as Advance, Stage};
 use tidemark_reader::DiskImage;
 use tidemark_replication::{Compare, Ends, Phase, Source, Standing};
 use tidemark_writer::SeedPiece;
@@ -26,6 +27,8 @@ use tokio::task::JoinSet;
 const LOOK: Duration = Duration::from_millis(500);
 /// A copy begins without anything to compare with if the bucket does not answer within this time.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(30);
+/// How far a seed or a comparison is, is looked at this often.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// After a failure of the disk itself.
 const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
@@ -34,9 +37,13 @@ pub(crate) struct Disk {
     pub(crate) address: DiskAddress,
     spec: Mutex<DiskSpec>,
     pub(crate) volume: Arc<DiskVolume>,
+    /// Which of its clients may write.
+    pub(crate) claim: Arc<WriteClaim>,
     /// NBD connections that have it open.
     pub(crate) connections: AtomicU32,
     progress: Mutex<Progress>,
+    /// How fast that goes.
+    advance: Mutex<Option<Advance>>,
     pub(crate) bucket: ReadOnly,
     pub(crate) env: Env,
     events: Arc<EventRing>,
@@ -79,12 +86,15 @@ impl Disk {
     ) -> Arc<Self> {
         // Whatever bypassed the log before a restart may have been compared in part.
         let progress = Progress { resync_tried: volume.is_bypassing(), ..Progress::default() };
+        let contention = if spec.shared { Contention::Shared } else { Contention::LastPartyWins };
         let disk = Arc::new(Self {
             address,
+            claim: Arc::new(WriteClaim::new(contention)),
             spec: Mutex::new(spec),
             volume: volume.clone(),
             connections: AtomicU32::new(0),
             progress: Mutex::new(progress),
+            advance: Mutex::default(),
             bucket,
             env,
             events,
@@ -96,6 +106,7 @@ impl Disk {
         tasks.spawn(destage::run(volume.clone()));
         tasks.spawn(destage::keep(volume));
         tasks.spawn(care(Arc::downgrade(&disk)));
+        tasks.spawn(measure(Arc::downgrade(&disk)));
         drop(tasks);
         disk
     }
@@ -106,17 +117,36 @@ impl Disk {
 
     /// How well it is protected.
     pub(crate) fn state(&self, standing: Standing) -> DiskState {
+        if let Some(reason) = self.volume.broken() {
+            return DiskState::Failed { reason };
+        }
         let progress = *lock(&self.progress);
-        let eta_s = None;
+        let eta = |done_bytes, total_bytes| self.eta(done_bytes, total_bytes).map(|eta| eta.as_secs());
         match (standing, progress) {
             (_, Progress { resync: Some((done_bytes, total_bytes)), .. }) => {
-                DiskState::Resyncing { done_bytes, total_bytes, eta_s }
+                DiskState::Resyncing { done_bytes, total_bytes, eta_s: eta(done_bytes, total_bytes) }
             }
             (_, Progress { gap_since: Some(since), .. }) => DiskState::Gap { since },
             (Standing::Protected, _) => DiskState::Protected,
-            (Standing::Seeding { done_bytes, total_bytes }, _) => DiskState::Seeding { done_bytes, total_bytes, eta_s },
+            (Standing::Seeding { done_bytes, total_bytes }, _) => {
+                DiskState::Seeding { done_bytes, total_bytes, eta_s: eta(done_bytes, total_bytes) }
+            }
             (Standing::Unprotected, _) => DiskState::Unprotected,
         }
+    }
+
+    /// How long it takes to do the rest, going by how fast it was of late.
+    fn eta(&self, done_bytes: u64, total_bytes: u64) -> Option<Duration> {
+        let now = self.env.clock.monotonic();
+        let mut advance = lock(&self.advance);
+        // Another seed or comparison, if it is not the same total or begins anew.
+        let goes_on = |of: &Advance| of.total_bytes() == total_bytes && of.done_bytes() <= done_bytes;
+        let of = match &mut *advance {
+            Some(of) if goes_on(of) => of,
+            other => other.insert(Advance::new(total_bytes, done_bytes, now)),
+        };
+        of.advance(done_bytes - of.done_bytes(), now);
+        of.eta(now)
     }
 
     pub(crate) fn open_connections(&self) -> u32 {
@@ -156,9 +186,14 @@ impl Disk {
         lock(&self.tap).take()
     }
 
+    /// From where on the disk can be restored, if it can be now.
+    pub(crate) fn restorable_from(&self) -> Option<Lsn> {
+        self.volume.domain.disks().get(self.volume.disk).ok()?.consistent_from
+    }
+
     /// Whether the disk is restorable now.
     fn is_restorable(&self) -> bool {
-        self.volume.domain.disks().get(self.volume.disk).is_ok_and(|state| state.consistent_from.is_some())
+        self.restorable_from().is_some()
     }
 
     /// Writes of the disk are missing from here on, until a copy is complete.
@@ -355,13 +390,34 @@ async fn care(disk: std::sync::Weak<Disk>) {
             Ok(()) => LOOK,
             Err(error) if error.kind() == ErrorKind::Retry || error.kind() == ErrorKind::Fenced => LOOK,
             Err(error) => {
-                disk.event(Severity::Error, "disk-unprotected", format!("cannot protect the disk: {error}"));
+                disk.event(
+                    Severity::Error,
+                    "disk-unprotected",
+                    format!("cannot protect the disk: {}", with_causes(&error)),
+                );
                 LOOK_AFTER_FAILURE
             }
         };
         lock(&disk.progress).resync = None;
         drop(disk);
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Looks at how far a seed or a comparison is, so that its end can be told whenever somebody asks, and at whether the disk
+/// has failed.
+async fn measure(disk: std::sync::Weak<Disk>) {
+    loop {
+        tokio::time::sleep(MEASURE_EVERY).await;
+        let Some(disk) = disk.upgrade() else { return };
+        if let Some(why) = disk.volume.broken() {
+            disk.event(Severity::Error, "disk-failed", format!("the disk takes no more writes: {why}"));
+            return;
+        }
+        let status = disk.volume.domain.status();
+        if let Some(of) = status.disks.iter().find(|of| of.state.disk == disk.volume.disk) {
+            let _ = disk.state(of.standing);
+        }
     }
 }
 

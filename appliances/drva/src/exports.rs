@@ -1,16 +1,22 @@
 //! The disks as NBD clients find them.
 
 use crate::appliance::Hosts;
+use crate::changes::Changes;
 use crate::disk::Disk;
+use crate::host::State;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tidemark_format::Lsn;
 use tidemark_io_filter::{
-    ByteRange, Client, Error, ExportInfo, Exports, Geometry, Part, Persist, RangeLock, Result, StatusContext,
+    ByteRange, Claimed, Client, Error, ExportInfo, Exports, Geometry, Part, Persist, RangeLock, Result, StatusContext,
     StatusRun, Volume, ZeroOptions,
 };
+
+/// A client whose disk is known, and not served yet, waits for so long before it is told why.
+pub(crate) const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Exports of all domains.
 pub(crate) struct DiskExports {
@@ -35,25 +41,41 @@ impl Exports for DiskExports {
         self.disks().into_iter().map(info).collect()
     }
 
-    fn open(&self, name: &str, _: &Client) -> Result<Arc<dyn Volume>> {
-        let found = self.disks().into_iter().find(|(export, _)| export == name);
-        let Some((_, disk)) = found else {
-            let name = name.to_owned();
-            return Err(Error::NoExport { name });
-        };
-        Ok(Arc::new(Connected::new(disk)))
+    fn open(&self, name: &str, client: &Client) -> Result<Arc<dyn Volume>> {
+        if let Some((_, disk)) = self.disks().into_iter().find(|(export, _)| export == name) {
+            let claim = disk.claim.clone();
+            return Ok(Arc::new(Claimed::new(Arc::new(Connected::new(disk)), claim, client)));
+        }
+        match self.hosts.all().into_iter().find(|host| host.is_to_export(name)).map(|host| host.state()) {
+            Some(State::Waiting { why, .. } | State::Failed { why }) => {
+                Err(Error::failed(format!("open {name:?}"), format!("its domain is not open: {why}")))
+            }
+            Some(State::Serving(_)) | None => Err(Error::NoExport { name: name.to_owned() }),
+        }
+    }
+
+    /// A VM may start together with the appliance: its disk is waited for while its domain is being opened.
+    fn known<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        let opening = self.hosts.all().into_iter().filter(|host| host.is_to_export(name)).map(|host| async move {
+            host.settled().await;
+        });
+        let opened = futures::future::join_all(opening);
+        Box::pin(async move {
+            let _ = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+        })
     }
 }
 
 /// A disk that a client has open: counted while it does.
 struct Connected {
     disk: Arc<Disk>,
+    changes: Changes,
 }
 
 impl Connected {
     fn new(disk: Arc<Disk>) -> Self {
         disk.connections.fetch_add(1, Ordering::Relaxed);
-        Self { disk }
+        Self { disk, changes: Changes::default() }
     }
 }
 
@@ -102,14 +124,23 @@ impl Volume for Connected {
         context: &'a StatusContext,
         runs_max: usize,
     ) -> BoxFuture<'a, Result<Vec<StatusRun>>> {
-        self.disk.volume.status(range, context, runs_max)
+        match context {
+            StatusContext::Allocation => self.disk.volume.status(range, context, runs_max),
+            StatusContext::ChangedSince(lsn) => {
+                Box::pin(async move { Ok(self.changes.runs(&self.disk, *lsn, range, runs_max).await) })
+            }
+        }
     }
 
+    /// Of every point at which the disk can be restored, up to now.
     fn knows_changes_since(&self, lsn: Lsn) -> bool {
-        self.disk.volume.knows_changes_since(lsn)
+        self.disk.restorable_from().is_some_and(|from| from <= lsn) && lsn <= self.disk.volume.domain.durable_lsn()
     }
 
+    /// The first of them, and the last that the bucket has: clients that want another know its number.
     fn offered_changes_since(&self) -> Vec<Lsn> {
-        self.disk.volume.offered_changes_since()
+        let Some(from) = self.disk.restorable_from() else { return Vec::new() };
+        let committed = self.disk.volume.domain.status().committed;
+        if committed > from { vec![from, committed] } else { vec![from] }
     }
 }

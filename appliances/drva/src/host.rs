@@ -113,6 +113,18 @@ impl Host {
         if let State::Serving(served) = &*self.state.borrow() { Some(served.clone()) } else { None }
     }
 
+    /// Whether a disk of the domain is to be found under this name, be it open or not.
+    pub(crate) fn is_to_export(&self, name: &str) -> bool {
+        let spec = self.spec();
+        spec.disks.iter().any(|disk| disk.export_name(&spec.name) == name)
+    }
+
+    /// Waits until the domain is open, or it is clear that it will not be as it is.
+    pub(crate) async fn settled(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| !matches!(state, State::Waiting { .. })).await;
+    }
+
     async fn open(&self, mut id: Option<DomainId>, remember: impl Fn(DomainId)) {
         let mut pause = RETRY_FIRST;
         let since = Time::from(self.site.env.clock.wall());
@@ -272,6 +284,10 @@ impl Host {
         let address = DiskAddress { domain: self.name(), vm: spec.vm.clone(), disk: spec.disk.clone() };
         let (bucket, env, events) = (served.bucket.read_only(), self.site.env.clone(), self.site.events.clone());
         let disk = Disk::start(address, spec.clone(), volume, bucket, env, events);
+        if spec.primary.is_none() && there.is_some() {
+            // Its VM may have gone on without us, and only a tap can say whether it did.
+            disk.gap("the appliance was restarted").await.map_err(Error::domain("declare a gap"))?;
+        }
         served.disks().insert((spec.vm.clone(), spec.disk.clone()), disk.clone());
         Ok(disk)
     }

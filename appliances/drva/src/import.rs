@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tidemark_api::{Problem, ProblemKind, SeedRequest, SeedSource};
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
+use tidemark_format::with_causes;
 use tidemark_io_filter::Volume;
 use tidemark_reader::{Domain, PointSpec, ReaderOptions};
 
@@ -28,21 +29,21 @@ pub(crate) async fn begin(disk: &Arc<Disk>, request: SeedRequest) -> Answer<()> 
         SeedSource::Domain { url, vm, disk: name, point } => {
             let failed = |kind, detail: String| Problem::new(kind, format!("cannot seed from {url}: {detail}"));
             let parsed: BucketUrl =
-                url.parse().map_err(|e: tidemark_bucket::Error| failed(e.kind().into(), e.to_string()))?;
-            let bucket =
-                Bucket::open(&parsed, &BucketOptions::default()).map_err(|e| failed(e.kind().into(), e.to_string()))?;
+                url.parse().map_err(|e: tidemark_bucket::Error| failed(e.kind().into(), with_causes(&e)))?;
+            let bucket = Bucket::open(&parsed, &BucketOptions::default())
+                .map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             let env = disk.env.clone();
             let point: PointSpec =
-                point.parse().map_err(|e: tidemark_reader::Error| failed(e.kind().into(), e.to_string()))?;
+                point.parse().map_err(|e: tidemark_reader::Error| failed(e.kind().into(), with_causes(&e)))?;
             let open = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await;
-            let domain = open.map_err(|e| failed(e.kind().into(), e.to_string()))?;
+            let domain = open.map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             let timeline = domain.timeline();
             let at =
-                timeline.resolve(&point, env.clock.wall()).await.map_err(|e| failed(e.kind().into(), e.to_string()))?;
+                timeline.resolve(&point, env.clock.wall()).await.map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             let found = timeline.find_disk(&vm, &name, at.lsn);
             let found =
                 found.ok_or_else(|| failed(ProblemKind::NotFound, format!("no disk {vm}/{name} at lsn {}", at.lsn)))?;
-            let image = domain.disk(found.id, at.lsn).await.map_err(|e| failed(e.kind().into(), e.to_string()))?;
+            let image = domain.disk(found.id, at.lsn).await.map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             SeedFrom::Point(image)
         }
     };

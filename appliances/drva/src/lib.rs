@@ -7,6 +7,7 @@
 pub mod api;
 mod appliance;
 mod bookmark;
+mod changes;
 mod compare;
 pub mod config;
 mod control;

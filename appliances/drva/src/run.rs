@@ -5,7 +5,7 @@ use crate::appliance::{Appliance, ApplianceParts};
 use crate::config::{Config, Nbd};
 use crate::error::{Error, Result};
 use crate::events::{EventRing, NewEvent};
-use crate::exports::DiskExports;
+use crate::exports::{DiskExports, OPEN_PATIENCE};
 use crate::host::Site;
 use crate::inventory::Inventory;
 use crate::notify::ServiceManager;
@@ -28,11 +28,12 @@ const NBD_SOCKET_MODE: u32 = 0o660;
 /// Why it did not start. What goes wrong in a domain later is an event, not an end.
 pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Result<()> {
     let manager = ServiceManager::from_env();
+    // First, so that whoever comes while the log store is being recovered waits to be served.
+    let api = ApiSocket::bind(&config.appliance.socket)?;
+    let (listeners, uris) = listen(&config.nbd)?;
     let store = open_store(&config, &env).await?;
     let events = Arc::new(EventRing::new(env.clone()));
     let inventory = Inventory::load(&config.appliance.state)?;
-    let api = ApiSocket::bind(&config.appliance.socket)?;
-    let (listeners, uris) = listen(&config.nbd)?;
     let site = Site {
         name: config.appliance.name.clone(),
         store: Arc::new(store),
@@ -126,24 +127,30 @@ fn listen(nbd: &Nbd) -> Result<(Vec<Listener>, Vec<String>)> {
     let failed = |source| Error::Nbd { what: "listen for NBD clients", source };
     let (mut listeners, mut uris) = (Listener::activated().map_err(failed)?, Vec::new());
     if let Some(path) = &nbd.socket {
-        listeners.push(Listener::unix(path, NBD_SOCKET_MODE).map_err(failed)?);
+        // A service manager may listen there in our place.
+        if !listeners.iter().any(|listener| listener.is_at(path)) {
+            listeners.push(Listener::unix(path, NBD_SOCKET_MODE).map_err(failed)?);
+        }
         uris.push(format!("nbd+unix:///{{export}}?socket={}", path.display()));
     }
     if let Some(address) = nbd.listen {
-        let listener = Listener::tcp(address).map_err(failed)?;
+        let handed = listeners.iter().any(|listener| listener.tcp_address() == Some(address));
+        let listener = if handed { None } else { Some(Listener::tcp(address).map_err(failed)?) };
         let scheme = if nbd.tls.is_some() { "nbds" } else { "nbd" };
-        let at = listener.tcp_address().unwrap_or(address);
+        let at = listener.as_ref().and_then(Listener::tcp_address).unwrap_or(address);
         uris.push(format!("{scheme}://{at}/{{export}}"));
-        listeners.push(listener);
+        listeners.extend(listener);
     }
     Ok((listeners, uris))
 }
 
 fn limits(nbd: &Nbd) -> Limits {
+    let defaults = Limits::default();
     Limits {
+        handshake_ms_max: defaults.handshake_ms_max + OPEN_PATIENCE.as_millis() as u64,
         connections_max: nbd.connections_max as usize,
         connection_requests_max: nbd.requests_in_flight_max as usize,
         server_bytes_max: nbd.buffer_bytes_max,
-        ..Limits::default()
+        ..defaults
     }
 }

@@ -5,11 +5,13 @@
 //! lost connection or our own restart, begins a gap. A copy behind a gap is compared with what the bucket has, so only
 //! what differs is logged.
 
+use crate::appliance::refused;
 use crate::control::Answer;
 use crate::disk::Disk;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_api::{AttachRequest, Problem, ProblemKind, Severity};
+use tidemark_format::with_causes;
 use tidemark_io_filter::Volume;
 use tidemark_qemu::{Address, NbdTarget, Qmp, QmpOptions, Tap, TapOptions, TapState, disks, find_disk};
 
@@ -33,8 +35,9 @@ pub(crate) async fn attach(disk: &Arc<Disk>, request: AttachRequest, nbd_socket:
         return Err(Problem::conflict("the appliance has no NBD unix socket for QEMU to mirror to")
             .hint("set `socket` in [nbd]"));
     };
-    let failed =
-        |e: tidemark_qemu::Error| Problem::new(ProblemKind::Unavailable, format!("cannot tap {}: {e}", disk.address));
+    let failed = |e: tidemark_qemu::Error| {
+        Problem::new(ProblemKind::Unavailable, format!("cannot tap {}: {}", disk.address, with_causes(&e)))
+    };
     let address = Address::Unix(request.qmp_socket.clone().into());
     let qmp = Qmp::connect(&address, QmpOptions::default()).await.map_err(failed)?;
     let guest = match &request.node {
@@ -59,7 +62,7 @@ pub(crate) async fn attach(disk: &Arc<Disk>, request: AttachRequest, nbd_socket:
         let detail = format!("{} has {size_bytes} bytes here and {} in the VM", disk.address, guest.size_bytes);
         return Err(Problem::conflict(detail).hint("resize the disk here, or add it with the right size"));
     }
-    disk.begin_copy().await.map_err(|e| Problem::new(e.kind().into(), e.to_string()))?;
+    disk.begin_copy().await.map_err(|e| refused(&e))?;
     let options = TapOptions {
         name: format!("{}-{}", disk.volume.domain.id(), disk.volume.disk),
         disk: guest.handle.clone(),
@@ -79,8 +82,8 @@ pub(crate) async fn detach(disk: &Arc<Disk>) -> Answer<()> {
     let attached = disk.detached().ok_or_else(|| Problem::conflict(format!("{} is not tapped", disk.address)))?;
     let ended = attached.tap.detach().await;
     // Whether or not QEMU has ended it: from here on nothing is known of the disk.
-    disk.gap("the tap was detached").await.map_err(|e| Problem::new(e.kind().into(), e.to_string()))?;
-    ended.map_err(|e| Problem::new(ProblemKind::Unavailable, format!("cannot end the tap: {e}")))
+    disk.gap("the tap was detached").await.map_err(|e| refused(&e))?;
+    ended.map_err(|e| Problem::new(ProblemKind::Unavailable, format!("cannot end the tap: {}", with_causes(&e))))
 }
 
 /// Follows what QEMU says until the tap is over.
@@ -97,7 +100,11 @@ async fn follow(disk: std::sync::Weak<Disk>, mut states: tokio::sync::watch::Rec
             TapState::Detached => return,
         };
         if let Err(error) = outcome {
-            disk.event(Severity::Error, "tap-not-recorded", format!("cannot record what became of the tap: {error}"));
+            disk.event(
+                Severity::Error,
+                "tap-not-recorded",
+                format!("cannot record what became of the tap: {}", with_causes(&error)),
+            );
         }
         drop(disk);
         if matches!(state, TapState::Failed(_) | TapState::Gone(_)) || states.changed().await.is_err() {

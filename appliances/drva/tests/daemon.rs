@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_api::{
@@ -12,7 +14,8 @@ use tidemark_api::{
 };
 use tidemark_bucket::{Bucket, BucketOptions};
 use tidemark_drva::config::Config;
-use tidemark_env::Env;
+use tidemark_env::{Clock, Env, SystemClock};
+use tidemark_format::{EventBody, Lsn, TimeNs};
 use tidemark_reader::{Domain, PointSpec, ReaderOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -77,9 +80,13 @@ impl Site {
     }
 
     fn start(&self) -> Running {
+        self.start_at(Env::system())
+    }
+
+    fn start_at(&self, env: Env) -> Running {
         let config = Config::parse("drva.toml", &self.config).unwrap_or_else(|e| panic!("{e}"));
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(tidemark_drva::run(config, Env::system(), async move {
+        let ended = tokio::spawn(tidemark_drva::run(config, env, async move {
             let _ = stopped.await;
         }));
         Running { client: Client::new(self.path("api.sock")), stop, ended }
@@ -156,8 +163,9 @@ impl Running {
     async fn events(&self, kind: &str, times: usize) {
         let came = async {
             loop {
-                let page = self.client.events(EventQuery::default()).await.unwrap();
-                if page.events.iter().filter(|event| event.kind == kind).count() >= times {
+                // It may not listen yet.
+                let page = self.client.events(EventQuery::default()).await;
+                if page.is_ok_and(|page| page.events.iter().filter(|event| event.kind == kind).count() >= times) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -247,9 +255,13 @@ async fn an_appliance_that_comes_back_goes_on_from_its_log_store() {
 
 /// Starts anew once the tasks of a crashed appliance have let go.
 async fn restarted(site: &Site) -> Running {
+    restarted_at(site, Env::system()).await
+}
+
+async fn restarted_at(site: &Site, env: Env) -> Running {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let drva = site.start();
+        let drva = site.start_at(env.clone());
         let served = async {
             while drva.client.disk(&address("root")).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -265,6 +277,255 @@ async fn restarted(site: &Site) -> Running {
             () = ended => assert!(tokio::time::Instant::now() < deadline, "{:?}", drva.ended.await),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_starts_before_its_domain_is_open_waits_for_its_disk() {
+    let site = one_disk("write-through");
+    // The domain cannot be opened before its disk is there.
+    std::fs::rename(site.path("root.img"), site.path("elsewhere.img")).unwrap();
+    let drva = site.start();
+    drva.events("domain-not-open", 1).await;
+    let reads = ["read -P 0 4k 4k"];
+    tokio::join!(site.qemu_io("root", &reads), async {
+        drva.events("domain-not-open", 2).await;
+        std::fs::rename(site.path("elsewhere.img"), site.path("root.img")).unwrap();
+    });
+    drva.stop().await;
+}
+
+/// Runs of an export that changed since an LSN, as nbdinfo tells them.
+fn changed_since(site: &Site, lsn: u64) -> Vec<(u64, u64)> {
+    let uri = format!("nbd+unix:///shop/web/root?socket={}", site.path("nbd.sock").display());
+    let map = format!("--map=qemu:dirty-bitmap:since-lsn-{lsn}");
+    let output = Command::new("nbdinfo").args(["--json", &map, &uri]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let runs: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |run: &serde_json::Value, member: &str| run[member].as_u64().unwrap();
+    let changed = runs.iter().filter(|run| number(run, "type") & 1 == 1);
+    changed.map(|run| (number(run, "offset"), number(run, "length"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_nbd_client_can_ask_what_changed_since_a_point() {
+    let site = one_disk("write-back");
+    let drva = site.start();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 64k"]).await;
+    let first = drva.client.bookmark("shop", &bookmark("first")).await.unwrap().lsn;
+    site.qemu_io("root", &["write -P 2 1M 64k", "write -z 3M 4k"]).await;
+    let second = drva.client.bookmark("shop", &bookmark("second")).await.unwrap().lsn;
+    site.qemu_io("root", &["write -P 3 1088k 4k"]).await;
+    let kib = |runs: &[(u64, u64)]| runs.iter().map(|(at, len)| (at >> 10, len >> 10)).collect::<Vec<_>>();
+    assert_eq!(kib(&changed_since(&site, first)), [(1024, 68), (3072, 4)]);
+    assert_eq!(kib(&changed_since(&site, second)), [(1088, 4)]);
+    // A number that is none of its points is not offered.
+    let uri = format!("nbd+unix:///shop/web/root?socket={}", site.path("nbd.sock").display());
+    for (lsn, there) in [(second, true), (0, false), (1 << 40, false)] {
+        let context = format!("--map=qemu:dirty-bitmap:since-lsn-{lsn}");
+        let asked = Command::new("nbdinfo").args([&context, &uri]).output().unwrap();
+        assert_eq!(asked.status.success(), there, "{lsn}");
+    }
+    drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushes_and_writes_that_are_forced_to_the_disk_are_flush_epochs() {
+    let site = one_disk("write-through");
+    let drva = site.start();
+    drva.protected("root").await;
+    let from = drva.client.domain("shop").await.unwrap().last_lsn;
+    site.qemu_io("root", &["write -P 1 0 4k", "write -f -P 2 4k 4k", "write -P 3 8k 4k"]).await;
+    drva.drain().await;
+    let timeline = site.reader().await.timeline();
+    let events = timeline.events(Lsn::new(from), timeline.latest().lsn);
+    let flushes: Vec<_> = events.filter(|(_, event)| matches!(event, EventBody::Flush { .. })).collect();
+    // The forced write's own, and that which qemu-io sends at its end.
+    let at: Vec<_> = flushes.iter().map(|(at, _)| at.lsn.get() - from).collect();
+    assert_eq!(at, [3, 5]);
+    let epoch = site.restored_at("root", &format!("lsn:{}", from + 3)).await;
+    assert_eq!((epoch[0], epoch[4096]), (1, 2));
+    assert_ne!(epoch[8192], 3);
+    drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_tells_what_moves_and_when_a_seed_will_be_done() {
+    let mut site = one_disk("write-through");
+    site.config = site.config.replace("[defaults]", "[defaults]\nseed = \"2MiB/s\"\nsegment_size = \"1MiB\"");
+    let drva = site.start();
+    let told =
+        |state: &DiskState| matches!(state, DiskState::Seeding { eta_s: Some(_), done_bytes, .. } if *done_bytes > 0);
+    drva.until("root", told).await;
+    let seeding = drva.client.domain("shop").await.unwrap().throughput;
+    assert!(seeding.seed_bytes_per_s > 0, "{seeding:?}");
+    let faster = serde_json::from_str("{\"seed_bytes_per_s\": \"unlimited\"}").unwrap();
+    drva.client.change_settings("shop", &faster).await.unwrap();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 7 0 4M"]).await;
+    drva.drain().await;
+    let status = drva.client.domain("shop").await.unwrap();
+    let flows = status.throughput;
+    assert!(flows.guest_bytes_per_s > 0 && flows.guest_writes_per_s > 0, "{flows:?}");
+    assert!(flows.shipped_bytes_per_s > 0, "{flows:?}");
+    assert!(status.compression_ratio.is_some_and(|ratio| ratio > 10.0), "{:?}", status.compression_ratio);
+    drva.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_clients_the_one_that_began_to_write_last_may_unless_they_share_the_disk() {
+    use std::io::Write;
+    for shared in [false, true] {
+        let mut site = one_disk("write-back");
+        site.config += &format!("shared = {shared}\n");
+        let drva = site.start();
+        drva.protected("root").await;
+        // A client that stays, as the source of a live migration does.
+        let image = format!("nbd+unix:///shop/web/root?socket={}", site.path("nbd.sock").display());
+        let mut old = Command::new("qemu-io");
+        old.args(["-f", "raw", "-t", "none", &image])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut old = old.spawn().unwrap();
+        let mut says = old.stdin.take().unwrap();
+        let start = drva.client.domain("shop").await.unwrap().last_lsn;
+        writeln!(says, "write -P 1 0 4k").unwrap();
+        while drva.client.domain("shop").await.unwrap().last_lsn == start {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        site.qemu_io("root", &["write -P 2 0 4k"]).await;
+        writeln!(says, "write -P 3 0 4k").unwrap();
+        drop(says);
+        let said = tokio::task::spawn_blocking(move || old.wait_with_output().unwrap()).await.unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.contains("write failed"), !shared, "{said}");
+        let (stays, reads) = if shared { ("3", "read -P 3 0 4k") } else { ("2", "read -P 2 0 4k") };
+        site.qemu_io("root", &[reads]).await;
+        drva.stop().await;
+        let first = std::fs::read(site.path("root.img")).unwrap()[0];
+        assert_eq!(first.to_string(), stays);
+    }
+}
+
+/// QEMU's server of a qcow2 image. Killed when it is dropped.
+struct QemuNbd(std::process::Child);
+
+impl QemuNbd {
+    fn start(site: &Site) -> Self {
+        let (image, socket) = (site.path("disk.qcow2"), site.path("upstream.sock"));
+        std::fs::remove_file(&socket).ok();
+        let mut command = Command::new("qemu-nbd");
+        command.args(["--persistent", "--format=qcow2", "--discard=unmap", "--export-name=disk", "--socket"]);
+        let child = command.arg(&socket).arg(&image).spawn().unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for QemuNbd {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_may_be_a_qcow2_image_behind_qemu_nbd_which_may_be_killed() {
+    let mut site = Site::new("");
+    let image = site.path("disk.qcow2");
+    let qemu_img = |args: &[&str]| {
+        let done = Command::new("qemu-img").args(args).arg(&image).arg("8M").output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    qemu_img(&["create", "-q", "-f", "qcow2"]);
+    let socket = site.path("upstream.sock").display().to_string();
+    site.config += &format!(
+        "[[domain.disk]]\nvm = \"web\"\ndisk = \"root\"\nprimary = \"nbd+unix:///disk?socket={socket}\"\nmode = \"write-back\"\n"
+    );
+    // It comes when it comes.
+    let drva = site.start();
+    drva.events("domain-not-open", 1).await;
+    let upstream = QemuNbd::start(&site);
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 2M", "write -z 1M 64k", "discard 1536k 64k", "flush", "write -P 2 4M 512"])
+        .await;
+    site.qemu_io("root", &["read -P 1 0 1M", "read -P 0 1M 64k", "read -P 2 4M 512"]).await;
+    // What it had not flushed is lost with it; the log has it.
+    drop(upstream);
+    let refused = async {
+        loop {
+            let image = format!("nbd+unix:///shop/web/root?socket={}", site.path("nbd.sock").display());
+            let mut command = Command::new("qemu-io");
+            let output = run(command.args(["-f", "raw", "-t", "none", "-c", "write -P 3 6M 4k", &image])).await;
+            if !output.status.success() || String::from_utf8_lossy(&output.stdout).contains("failed") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("a disk without its primary takes no more writes");
+    drva.until("root", |state| matches!(state, DiskState::Failed { .. })).await;
+    drva.crash().await;
+    let upstream = QemuNbd::start(&site);
+    let drva = restarted(&site).await;
+    drva.protected("root").await;
+    site.qemu_io("root", &["read -P 1 0 1M", "read -P 0 1M 64k", "read -P 2 4M 512"]).await;
+    drva.drain().await;
+    drva.stop().await;
+    drop(upstream);
+    let raw = site.path("raw.img");
+    let mut convert = Command::new("qemu-img");
+    let done = convert.args(["convert", "-O", "raw"]).arg(&image).arg(&raw).status().unwrap();
+    assert!(done.success());
+    assert!(site.restored("root").await == std::fs::read(raw).unwrap());
+}
+
+/// The machine's clocks, of which somebody sets the one on the wall back.
+#[derive(Default)]
+struct SetBack {
+    system: SystemClock,
+    by_s: AtomicU64,
+}
+
+impl Clock for SetBack {
+    fn wall(&self) -> TimeNs {
+        TimeNs::new(self.system.wall().get() - self.by_s.load(Ordering::Relaxed) * 1_000_000_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_a_clock_that_is_set_back_an_hour_is_logged_and_history_goes_on_in_order() {
+    let site = one_disk("write-back");
+    let clock = Arc::new(SetBack::default());
+    let drva = site.start_at(Env { clock: clock.clone(), ..Env::system() });
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 1M"]).await;
+    let before = drva.client.bookmark("shop", &bookmark("before")).await.unwrap();
+    clock.by_s.store(3600, Ordering::Relaxed);
+    site.qemu_io("root", &["write -P 2 0 512k"]).await;
+    let after = drva.client.bookmark("shop", &bookmark("after")).await.unwrap();
+    assert!(after.time >= before.time, "{after:?} is not before {before:?}");
+    drva.drain().await;
+    let status = drva.client.domain("shop").await.unwrap();
+    assert_eq!((status.rpo.age_ms, matches!(status.state, DomainState::Replicating)), (0, true), "{status:?}");
+    drva.stop().await;
+    // An hour earlier than its own end, the appliance goes on from there.
+    let drva = restarted_at(&site, Env { clock, ..Env::system() }).await;
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 3 0 4k"]).await;
+    drva.drain().await;
+    drva.stop().await;
+    let timeline = site.reader().await.timeline();
+    let steps = timeline.events(Lsn::new(before.lsn), timeline.latest().lsn);
+    assert!(steps.into_iter().any(|(_, event)| matches!(event, EventBody::ClockStep { .. })), "the step is logged");
+    let [then, later] = [before.lsn, after.lsn].map(|lsn| format!("lsn:{lsn}"));
+    let (then, later) = (site.restored_at("root", &then).await, site.restored_at("root", &later).await);
+    assert_eq!((then[0], later[0], later[512 << 10]), (1, 2, 1));
+    let primary = std::fs::read(site.path("root.img")).unwrap();
+    assert!(primary[0] == 3 && site.restored("root").await == primary);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,7 +28,7 @@ pub use request::{
     VM_CONFIG_BYTES_MAX, VmConfigRequest,
 };
 pub use settings::{
-    BandwidthWindow, Coalescing, Day, NotATimeOfDay, OverflowPolicy, ProtectionMode, Settings, SettingsPatch, TimeOfDay,
+    BandwidthWindow, Day, NotATimeOfDay, OverflowPolicy, ProtectionMode, Settings, SettingsPatch, TimeOfDay,
 };
 pub use spec::{DiskAddress, DiskSpec, DomainSpec};
 pub use status::{

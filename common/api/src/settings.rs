@@ -49,26 +49,6 @@ impl OverflowPolicy {
     }
 }
 
-/// Which writes reach the bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Coalescing {
-    /// Each one: every write is a point in time.
-    Write,
-    /// Of writes to the same blocks within one segment the last: every segment's end is a point in time.
-    Segment,
-}
-
-impl Coalescing {
-    /// The word in texts and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Write => "write",
-            Self::Segment => "segment",
-        }
-    }
-}
-
 /// A day of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -221,8 +201,6 @@ settings! {
     segment_bytes: u64 = 64 << 20,
     /// zstd level, 1 to 19.
     zstd_level: i32 = 1,
-    /// Which writes reach the bucket.
-    coalescing: Coalescing = Coalescing::Write,
     /// Upload limit in bytes a second, outside of the windows of `bandwidth`.
     upload_bytes_per_s: Limit = Limit::Unlimited,
     /// Hours with another upload limit; the first that covers the moment counts. In the appliance's time zone.

@@ -46,6 +46,10 @@ pub struct DiskSpec {
     /// What becomes of writes when the log is full. Absent: as the domain's settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overflow: Option<OverflowPolicy>,
+    /// Several clients write it at once, as a cluster file system does. Otherwise the one that began to write last may, and
+    /// the one before is fenced: after a live migration the old host must not write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// The name under which NBD clients find it. Absent: `DOMAIN/VM/DISK`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,

@@ -266,6 +266,12 @@ pub enum DiskState {
         /// Seconds to go at the present rate.
         eta_s: Option<u64>,
     },
+    /// It takes no more writes until its appliance is restarted: its primary, or the log, failed. What was acknowledged is in
+    /// the log.
+    Failed {
+        /// Why.
+        reason: String,
+    },
     /// It was never seeded, or nothing feeds it.
     Unprotected,
     /// It left the domain.

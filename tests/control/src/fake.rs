@@ -162,6 +162,7 @@ pub fn spec(vm: &str, disk: &str, primary: Option<&str>) -> DiskSpec {
         size_bytes: Some(100 << 20),
         mode: None,
         overflow: None,
+        shared: false,
         export: None,
     }
 }

@@ -22,7 +22,7 @@ use ui::Ui;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(&cli.global);
-    ui.start_log(cli.global.verbose);
+    ui.start_log(cli.global.verbose + u8::from(cli.command.is_service()));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return ui.fail(&anyhow::Error::new(e).context("start threads")),

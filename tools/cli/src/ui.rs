@@ -38,7 +38,7 @@ impl Ui {
         Self { json: global.json, quiet: global.quiet }
     }
 
-    /// Sends the libraries' log to stderr: warnings, more with `-v`, or what TIDEMARK_LOG says.
+    /// Sends the libraries' log to stderr: warnings, more with `-v` and of services, or what TIDEMARK_LOG says.
     pub(crate) fn start_log(self, verbose: u8) {
         use tracing_subscriber::EnvFilter;
         let level = match verbose {

@@ -77,6 +77,9 @@ pub struct Usage {
     /// Data that can be appended before the log is full. Less than what is free: some is kept for events, and what
     /// is small is padded to whole pages.
     pub available_bytes: u64,
+    /// Data that the log holds before it is full, however its extents lie: what is used of it grows and shrinks with what
+    /// is logged and trimmed, and never jumps as whole extents come free.
+    pub steady_bytes: u64,
     /// The domain's minimum, in whole extents.
     pub min_bytes: u64,
     /// The domain's maximum, in whole extents.

@@ -112,6 +112,28 @@ fn a_trimmed_log_goes_on_for_many_times_its_room() {
 }
 
 #[test]
+fn what_a_log_can_hold_does_not_jump_as_extents_come_free() {
+    let lun = lun(16);
+    let store = lun.open();
+    let limits = SpaceLimits { min_bytes: 0, max_bytes: 4 * EXTENT_BYTES };
+    let log = store.create_domain(domain(1), limits, Lsn::new(1)).unwrap();
+    let empty = log.usage();
+    // A batch takes a page besides its records; the last page of an extent may stay empty.
+    let slack = 4 * 4096;
+    let mut last = 0;
+    while log.usage().used_bytes + slack < empty.steady_bytes {
+        last += 1;
+        log.append(vec![write(last, 8)]).unwrap().wait().unwrap();
+    }
+    for lsn in 1..last {
+        let usage = log.usage();
+        assert!(usage.steady_bytes.abs_diff(empty.steady_bytes) <= slack, "{empty:?} became {usage:?}");
+        assert!(usage.used_bytes + usage.available_bytes + slack >= usage.steady_bytes, "it is there: {usage:?}");
+        log.trim(Lsn::new(lsn)).unwrap();
+    }
+}
+
+#[test]
 fn a_full_log_refuses_data_before_it_is_queued_and_still_takes_events() {
     let lun = lun(16);
     let store = lun.open();

@@ -11,7 +11,6 @@
 //! Not here: what makes a write durable in the bucket (SPEC F-6); whoever calls [`AgeTracker::committed`] knows.
 
 use crate::error::{Result, require};
-use crate::window::{Summary, Window};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tidemark_format::Lsn;
@@ -130,36 +129,5 @@ impl AgeTracker {
     /// Slots in use.
     pub fn entries(&self) -> usize {
         self.slots.len()
-    }
-}
-
-/// The recovery point over a sliding window, weighted by time: smallest, mean, 99th percentile, largest.
-///
-/// Bounded: 12 slices with a histogram of 2.4 KiB each.
-#[derive(Clone, Debug)]
-pub struct RpoStats {
-    window: Window,
-    recorded_at: Option<Duration>,
-}
-
-impl RpoStats {
-    /// Statistics of the last `window`, at least a millisecond. It slides in steps of a twelfth.
-    pub fn new(window: Duration) -> Self {
-        Self { window: Window::new(window), recorded_at: None }
-    }
-
-    /// The age is `age` now. It stands for the time since the record before, so record right before each commit (an age
-    /// only grows until then) and about once a second in between.
-    pub fn record(&mut self, age: Duration, now: Duration) {
-        let since = self.recorded_at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-        // What stood still for longer than the window counts for no more than that.
-        let weight = u64::try_from(since.min(self.window.length()).as_micros()).unwrap_or(u64::MAX).max(1);
-        self.window.add(age, weight, now);
-        self.recorded_at = Some(self.recorded_at.map_or(now, |at| at.max(now)));
-    }
-
-    /// Of the window that ends now; `None` if nothing was recorded in it.
-    pub fn summary(&self, now: Duration) -> Option<Summary> {
-        self.window.summary(now)
     }
 }

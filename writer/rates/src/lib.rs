@@ -2,10 +2,10 @@
 //!
 //! | module | events in | numbers out |
 //! |---|---|---|
-//! | [`age`] | writes acknowledged, writes committed | the recovery point, measured, and its statistics |
+//! | [`age`] | writes acknowledged, writes committed | the recovery point, measured |
 //! | [`meter`] | bytes moved | smoothed rates, reduction by compression |
 //! | [`throttle`] | fill of the log, bytes freed, guest writes | how long each write is held; stages of backpressure |
-//! | [`bandwidth`] | objects to send, local time | when each may be started |
+//! | [`bandwidth`] | objects to send, a limit | when each may be started |
 //! | [`seeding`] | latencies of guest writes, share left by the throttle | rate of background replication, its end |
 //!
 //! `now` is the caller's monotonic clock (`tidemark_env::Clock::monotonic`); rates are bytes a second ([`Rate`]). Time that steps
@@ -19,13 +19,11 @@ pub mod meter;
 mod rate;
 pub mod seeding;
 pub mod throttle;
-mod window;
 
-pub use age::{AgeTracker, RpoStats};
-pub use bandwidth::{Calendar, CalendarWindow, Limit, TokenBucket, WeekTime, Weekday};
+pub use age::AgeTracker;
+pub use bandwidth::{Limit, TokenBucket};
 pub use error::{Error, Result};
 pub use meter::{Meter, MeterOptions, Reduction};
 pub use rate::Rate;
 pub use seeding::{Progress, SeedControl, SeedOptions};
 pub use throttle::{Admission, DiskOptions, Load, OnOverflow, Signals, Stage, Throttle, ThrottleOptions};
-pub use window::Summary;

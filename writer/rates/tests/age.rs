@@ -1,10 +1,10 @@
-//! The measured recovery point against a list of all writes, and its statistics against a sorted list.
+//! The measured recovery point against a list of all writes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::Duration;
 use tidemark_format::Lsn;
-use tidemark_rates::{AgeTracker, RpoStats};
+use tidemark_rates::AgeTracker;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -62,41 +62,6 @@ proptest! {
             prop_assert!(tracker.entries() <= entries_max);
         }
     }
-
-    #[test]
-    fn prop_statistics_match_a_sorted_list(
-        ages_ms in vec(0..100_000u64, 1..200), pauses_ms in vec(1..3_000u64, 200), window_s in 1..120u64
-    ) {
-        let window = Duration::from_secs(window_s);
-        let mut stats = RpoStats::new(window);
-        let mut now = Duration::from_secs(1_000);
-        let mut all: Vec<(Duration, Duration, Duration)> = Vec::new();
-        for (age, pause) in ages_ms.iter().zip(&pauses_ms) {
-            let weight = if all.is_empty() { Duration::from_micros(1) } else { Duration::from_millis(*pause).min(window) };
-            now += Duration::from_millis(*pause);
-            let age = Duration::from_millis(*age);
-            stats.record(age, now);
-            all.push((age, weight, now));
-        }
-        let summary = stats.summary(now).unwrap();
-        // The window ends now and slides in steps of a twelfth.
-        let slice_us = (window.as_micros() as u64).div_ceil(12);
-        let begins = (now.as_micros() as u64 / slice_us + 1).saturating_sub(12) * slice_us;
-        let mut seen: Vec<_> = all.into_iter().filter(|(.., at)| at.as_micros() as u64 >= begins).collect();
-        seen.sort();
-        let weight: f64 = seen.iter().map(|(_, weight, _)| weight.as_secs_f64()).sum();
-        let mean = seen.iter().map(|(age, weight, _)| age.as_secs_f64() * weight.as_secs_f64()).sum::<f64>() / weight;
-        prop_assert_eq!(summary.min, seen[0].0);
-        prop_assert_eq!(summary.max, seen[seen.len() - 1].0);
-        prop_assert!((summary.mean.as_secs_f64() - mean).abs() < 1e-3, "{:?}, is {}", summary.mean, mean);
-        let at_most = |limit: f64| {
-            let below = seen.iter().filter(|(age, ..)| age.as_secs_f64() <= limit);
-            below.map(|(_, weight, _)| weight.as_secs_f64()).sum::<f64>() / weight
-        };
-        let p99 = summary.p99.as_secs_f64();
-        prop_assert!(at_most(p99) >= 0.99 - 1e-6, "{} of the weight is at most {p99}", at_most(p99));
-        prop_assert!(at_most(p99 / 1.126 - 1e-6) < 0.99 + 1e-6, "p99 {p99} is too large");
-    }
 }
 
 #[test]
@@ -127,17 +92,4 @@ fn a_clock_that_steps_back_makes_no_write_younger() {
 fn too_few_entries_are_refused_with_the_bound_and_the_value() {
     let error = AgeTracker::new(3, Duration::ZERO).unwrap_err();
     assert_eq!(error.to_string(), "entries_max is 3: at least 4");
-}
-
-#[test]
-fn statistics_end_with_their_window() {
-    let mut stats = RpoStats::new(Duration::from_secs(60));
-    assert_eq!(stats.summary(Duration::ZERO), None);
-    stats.record(Duration::from_secs(5), Duration::from_secs(10));
-    assert_eq!(stats.summary(Duration::from_secs(60)).map(|s| s.max), Some(Duration::from_secs(5)));
-    assert_eq!(stats.summary(Duration::from_secs(71)), None);
-    // Longer than any bucket: the maximum says it.
-    let long = Duration::from_secs(100 * 86_400);
-    stats.record(long, Duration::from_secs(100));
-    assert_eq!(stats.summary(Duration::from_secs(100)).map(|s| s.p99), Some(long));
 }

@@ -1,62 +1,11 @@
-//! The calendar against a look at every window, and the bucket against the bytes that a rate allows.
+//! The bucket against the bytes that a rate allows.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::Duration;
-use tidemark_rates::{Calendar, CalendarWindow, Limit, Rate, TokenBucket, WeekTime, Weekday};
-
-const DAY: u32 = 86_400;
-const WEEK: u32 = 7 * DAY;
-
-fn week_time(second: u32) -> WeekTime {
-    WeekTime::new(Weekday::ALL[(second / DAY) as usize], second % DAY)
-}
-
-fn any_limit() -> impl Strategy<Value = Limit> {
-    prop_oneof![Just(Limit::Unlimited), (0..4u64).prop_map(|mib| Limit::AtMost(Rate::new(mib << 20)))]
-}
-
-fn any_window() -> impl Strategy<Value = CalendarWindow> {
-    // Coarse times, so that edges meet.
-    (vec(0..7usize, 1..4), 0..24u32, 0..25u32, any_limit()).prop_map(|(days, from, to, limit)| CalendarWindow {
-        days: days.into_iter().map(|day| Weekday::ALL[day]).collect(),
-        from_second: from * 3600,
-        to_second: to * 3600,
-        limit,
-    })
-}
-
-/// Hour by hour: which windows hold.
-fn naive(windows: &[CalendarWindow], otherwise: Limit) -> Vec<Limit> {
-    let mut hours = vec![None; 7 * 24];
-    for window in windows {
-        let (from, to) = (window.from_second / 3600, window.to_second / 3600);
-        let length = if to > from { to - from } else { to + 24 - from };
-        for day in &window.days {
-            for hour in 0..length {
-                let at = (*day as u32 * 24 + from + hour) % (7 * 24);
-                hours[at as usize].get_or_insert(window.limit);
-            }
-        }
-    }
-    // The first in the list holds: windows were filled in that order.
-    hours.into_iter().map(|limit| limit.unwrap_or(otherwise)).collect()
-}
+use tidemark_rates::{Limit, Rate, TokenBucket};
 
 proptest! {
-    #[test]
-    fn prop_every_time_of_the_week_has_the_limit_of_its_first_window(
-        windows in vec(any_window(), 0..6), otherwise in any_limit(), at in 0..WEEK
-    ) {
-        let hours = naive(&windows, otherwise);
-        let calendar = Calendar::new(windows, otherwise).unwrap();
-        let here = hours[(at / 3600) as usize];
-        prop_assert_eq!(calendar.limit(week_time(at)), here);
-        let change = (1..=7 * 24).find(|hour| hours[((at / 3600 + hour) % (7 * 24)) as usize] != here);
-        let wanted = change.map(|hours| Duration::from_secs(u64::from(hours * 3600 - at % 3600)));
-        prop_assert_eq!(calendar.until_change(week_time(at)), wanted);
-    }
-
     #[test]
     fn prop_no_stretch_of_time_carries_more_than_its_rate_and_a_burst(
         objects in vec(1..40_000_000u64, 1..120), pauses_ms in vec(0..400u64, 120),
@@ -140,33 +89,7 @@ fn no_number_makes_the_bucket_panic() {
 }
 
 #[test]
-fn a_night_that_begins_on_sunday_ends_on_monday() {
-    let night = CalendarWindow {
-        days: vec![Weekday::Sunday],
-        from_second: 22 * 3600,
-        to_second: 6 * 3600,
-        limit: Limit::Unlimited,
-    };
-    let day = Limit::AtMost(Rate::new(1 << 20));
-    let calendar = Calendar::new(vec![night], day).unwrap();
-    assert_eq!(calendar.limit(WeekTime::new(Weekday::Sunday, 22 * 3600)), Limit::Unlimited);
-    assert_eq!(calendar.limit(WeekTime::new(Weekday::Monday, 6 * 3600 - 1)), Limit::Unlimited);
-    assert_eq!(calendar.limit(WeekTime::new(Weekday::Monday, 6 * 3600)), day);
-    let until = calendar.until_change(WeekTime::new(Weekday::Monday, 0));
-    assert_eq!(until, Some(Duration::from_secs(6 * 3600)));
-    assert_eq!(Calendar::always(day).until_change(WeekTime::new(Weekday::Monday, 0)), None);
-}
-
-#[test]
-fn times_beyond_the_day_are_refused_with_the_bound_and_the_value() {
-    let window = |days: &[Weekday], from_second, to_second| {
-        let window = CalendarWindow { days: days.to_vec(), from_second, to_second, limit: Limit::Unlimited };
-        Calendar::new(vec![window], Limit::Unlimited).unwrap_err().to_string()
-    };
-    let monday = [Weekday::Monday];
-    assert_eq!(window(&monday, DAY, 0), "from is 86400: a second of the day, below 86400");
-    assert_eq!(window(&monday, 0, DAY + 1), "to is 86401: a second of the day, at most 86400");
-    assert_eq!(window(&[], 0, DAY), "days is empty: at least one day");
+fn a_bucket_without_room_for_a_byte_is_refused_with_the_bound_and_the_value() {
     let none = TokenBucket::new(Limit::Unlimited, 0, Duration::ZERO).unwrap_err();
     assert_eq!(none.to_string(), "burst_bytes is 0: at least 1");
 }

@@ -148,6 +148,7 @@ impl ProtectedDomain {
             rpo_age: state.ages.of_domain(now),
             log,
             throttle: state.throttle.signals(),
+            throughput: self.shared.pace.throughput(now.monotonic),
             writer: state.writer.as_ref().map(|writer| writer.status().borrow().clone()),
             disks: state.disk_statuses(now),
         }
@@ -160,7 +161,15 @@ impl ProtectedDomain {
     /// `NotTaking` if this is not the owner, kind `FixRequest` for what makes no sense; [`Error::is_full`] if there is no
     /// room now. Nothing has happened then.
     pub fn log(&self, what: Submission, placed: impl FnOnce(&[Record])) -> Result<Logged> {
-        self.log_planned(|_| Ok(vec![what]), placed)
+        self.log_all(vec![what], placed)
+    }
+
+    /// Like [`Self::log`], of several with nothing in between.
+    ///
+    /// # Errors
+    /// Those of [`Self::log`]; all of them are logged or none.
+    pub fn log_all(&self, what: Vec<Submission>, placed: impl FnOnce(&[Record])) -> Result<Logged> {
+        self.log_planned(|_| Ok(what), placed)
     }
 
     /// What shall happen to a guest's write of so many bytes, by the state of the log (backpressure). Ask once a write, in
@@ -202,9 +211,10 @@ impl ProtectedDomain {
         self.shared.pace.set_seed_options(options).map_err(|source| Error::Options { source })
     }
 
-    /// A guest's write was acknowledged after `latency`, without what it was held for: background replication yields.
-    pub fn guest_wrote(&self, latency: Duration) {
-        self.shared.pace.guest_write(latency, self.shared.env.clock.monotonic());
+    /// A guest's write of so many bytes was acknowledged after `latency`, without what it was held for: background replication
+    /// yields.
+    pub fn guest_wrote(&self, bytes: u64, latency: Duration) {
+        self.shared.pace.guest_write(bytes, latency, self.shared.env.clock.monotonic());
     }
 
     /// Changes what the log may take in the log store. Waits for the device.

@@ -5,6 +5,7 @@
 
 use crate::core::ledger;
 use crate::error::{Error, Result};
+use crate::pace;
 use crate::shared::Shared;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub(crate) async fn keep(shared: &Arc<Shared>) -> Result<()> {
                 //# F-6
                 shared.log.trim(through).map_err(Error::log("trim the log"))?;
             }
+            let uploaded = pace::uploaded_bytes(&shared.bucket.meter().snapshot());
+            shared.pace.uploaded(uploaded, shared.env.clock.monotonic());
             shared.state().observe(&shared.log, shared.now());
             if trims {
                 shared.has_moved();

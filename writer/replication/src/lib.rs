@@ -28,5 +28,6 @@ pub use domain::{Logged, ProtectedDomain};
 pub use error::{Error, Result};
 pub use gap::Compare;
 pub use options::{ReplicationOptions, TakeOver};
+pub use pace::Throughput;
 pub use seeding::{Ends, Source};
 pub use status::{DiskStatus, DomainStatus, Standing};

@@ -5,12 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_bucket::{MeterSnapshot, Op};
 use tidemark_format::KeyFamily;
-use tidemark_rates::{Limit, SeedControl, SeedOptions, TokenBucket};
+use tidemark_rates::{Limit, Meter, MeterOptions, Rate, Reduction, SeedControl, SeedOptions, TokenBucket};
+use tidemark_writer::Packed;
 
 /// Uploads may run ahead of their limit by this much: about a segment.
 const UPLOAD_BURST_BYTES: u64 = 8 << 20;
 /// Background replication reads so much at once.
 const SEED_BURST_BYTES: u64 = 2 << 20;
+/// Compression is that of about so many of the last bytes.
+const REDUCTION_BYTES: u64 = 256 << 20;
 /// Limits may change: nobody sleeps longer than this.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -24,6 +27,52 @@ struct State {
     uploaded_bytes: u64,
     control: SeedControl,
     seeding: TokenBucket,
+    flows: Flows,
+}
+
+/// What moves, measured.
+struct Flows {
+    guest_bytes: Meter,
+    /// Writes, not bytes.
+    guest_writes: Meter,
+    shipped: Meter,
+    /// Uploaded bytes that `shipped` has seen.
+    shipped_bytes: u64,
+    seeded: Meter,
+    reduction: Reduction,
+    /// What `reduction` has seen of the writer that is there now.
+    packed: Packed,
+}
+
+impl Flows {
+    fn new(now: Duration) -> Self {
+        let stream = || Meter::new(MeterOptions::STREAM, now);
+        Self {
+            guest_bytes: stream(),
+            guest_writes: stream(),
+            shipped: Meter::new(MeterOptions::LUMPS, now),
+            shipped_bytes: 0,
+            seeded: stream(),
+            reduction: Reduction::new(REDUCTION_BYTES),
+            packed: Packed::default(),
+        }
+    }
+}
+
+/// What moves, averaged over the last seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Throughput {
+    /// Written by guests.
+    pub guest_bytes: Rate,
+    /// Guest writes a second.
+    pub guest_writes_per_s: u64,
+    /// Sent to the bucket.
+    pub shipped: Rate,
+    /// Read from disks by seeding and comparing.
+    pub seeded: Rate,
+    /// Bytes written for each byte stored; `None` before anything was.
+    pub compression: Option<f64>,
 }
 
 impl Pace {
@@ -33,6 +82,7 @@ impl Pace {
             uploaded_bytes: 0,
             control: SeedControl::new(seed, now)?,
             seeding: TokenBucket::new(Limit::Unlimited, SEED_BURST_BYTES, now)?,
+            flows: Flows::new(now),
         };
         Ok(Self { state: Mutex::new(state) })
     }
@@ -49,9 +99,42 @@ impl Pace {
         self.state().control.set_options(options)
     }
 
-    /// A guest's write was acknowledged after `latency`, without what it was held for.
-    pub(crate) fn guest_write(&self, latency: Duration, now: Duration) {
-        self.state().control.guest_write(latency, now);
+    /// A guest's write of so many bytes was acknowledged after `latency`, without what it was held for.
+    pub(crate) fn guest_write(&self, bytes: u64, latency: Duration, now: Duration) {
+        let mut state = self.state();
+        state.control.guest_write(latency, now);
+        state.flows.guest_bytes.add(bytes, now);
+        state.flows.guest_writes.add(1, now);
+    }
+
+    /// So much was uploaded in all.
+    pub(crate) fn uploaded(&self, uploaded_bytes: u64, now: Duration) {
+        let mut state = self.state();
+        let flows = &mut state.flows;
+        flows.shipped.add(uploaded_bytes.saturating_sub(flows.shipped_bytes), now);
+        flows.shipped_bytes = uploaded_bytes;
+    }
+
+    /// What compression has done since the writer that is there now began.
+    pub(crate) fn packed(&self, packed: Packed) {
+        let mut state = self.state();
+        let flows = &mut state.flows;
+        let before = if packed.plain_bytes < flows.packed.plain_bytes { Packed::default() } else { flows.packed };
+        flows.reduction.add(packed.plain_bytes - before.plain_bytes, packed.stored_bytes - before.stored_bytes);
+        flows.packed = packed;
+    }
+
+    pub(crate) fn throughput(&self, now: Duration) -> Throughput {
+        let state = self.state();
+        let flows = &state.flows;
+        let rate = |meter: &Meter| meter.rate(now).unwrap_or_default();
+        Throughput {
+            guest_bytes: rate(&flows.guest_bytes),
+            guest_writes_per_s: rate(&flows.guest_writes).get(),
+            shipped: rate(&flows.shipped),
+            seeded: rate(&flows.seeded),
+            compression: flows.reduction.ratio(),
+        }
     }
 
     /// How long to wait before more is shipped, given what was uploaded in all.
@@ -72,6 +155,7 @@ impl Pace {
         if delay.is_zero() {
             state.seeding.take(bytes, now);
             state.control.seeded(bytes, now);
+            state.flows.seeded.add(bytes, now);
         }
         delay
     }
@@ -102,7 +186,7 @@ pub(crate) async fn before_seeding(shared: &Shared, bytes: u64) {
 }
 
 /// Bytes of log and base objects that were put.
-fn uploaded_bytes(meter: &MeterSnapshot) -> u64 {
+pub(crate) fn uploaded_bytes(meter: &MeterSnapshot) -> u64 {
     [KeyFamily::Log, KeyFamily::Base].into_iter().map(|family| meter.get(Op::Put, family).bytes).sum()
 }
 
@@ -140,5 +224,25 @@ mod tests {
         }
         let took = now - from;
         assert!(took >= Duration::from_secs(15), "64 MiB at 4 MiB/s took {took:?}");
+    }
+
+    #[test]
+    fn what_moves_is_measured_and_a_new_writer_counts_from_its_start() {
+        let pace = Pace::new(SeedOptions::default(), Duration::ZERO).unwrap();
+        assert_eq!(pace.throughput(Duration::ZERO), Throughput::default());
+        let mut now = Duration::ZERO;
+        for second in 1..=8 {
+            for _ in 0..4 {
+                now += Duration::from_millis(250);
+                pace.guest_write(MIB, Duration::from_millis(1), now);
+            }
+            pace.uploaded(second * 2 * MIB, now);
+        }
+        pace.packed(Packed { plain_bytes: 8 * MIB, stored_bytes: 2 * MIB });
+        pace.packed(Packed { plain_bytes: 4 * MIB, stored_bytes: MIB });
+        let flows = pace.throughput(now);
+        let near = |rate: Rate, wanted: u64| rate.get().abs_diff(wanted) < wanted / 10;
+        assert!(near(flows.guest_bytes, 4 * MIB) && near(flows.shipped, 2 * MIB), "{flows:?}");
+        assert_eq!((flows.guest_writes_per_s, flows.compression), (4, Some(4.0)));
     }
 }

@@ -174,7 +174,7 @@ impl State {
         let usage = log.usage();
         let load = Load {
             used_bytes: usage.used_bytes,
-            space_bytes: (usage.used_bytes + usage.available_bytes).min(usage.max_bytes),
+            space_bytes: usage.steady_bytes.max(1),
             drained_bytes_total: self.backlog.freed_bytes_total(),
         };
         let backlog = &self.backlog;

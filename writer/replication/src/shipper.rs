@@ -177,10 +177,11 @@ async fn watch_claim(shared: &Shared, writer: &DomainWriter) -> Result<()> {
 async fn follow(shared: &Shared, writer: &DomainWriter) -> Result<()> {
     let mut status = writer.status();
     loop {
-        let (committed, stopped) = {
+        let (committed, packed, stopped) = {
             let status = status.borrow_and_update();
-            (status.committed, status.stopped.clone())
+            (status.committed, status.packed, status.stopped.clone())
         };
+        shared.pace.packed(packed);
         let news = commit(&mut shared.state(), committed);
         if news {
             shared.has_moved();

@@ -2,6 +2,7 @@
 
 use crate::core::phase::Phase;
 use crate::core::sequencer::Now;
+use crate::pace::Throughput;
 use crate::shared::State;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct DomainStatus {
     pub log: Usage,
     /// What backpressure does.
     pub throttle: Signals,
+    /// What moves.
+    pub throughput: Throughput,
     /// Of the writer, while there is one.
     pub writer: Option<WriterStatus>,
     /// Disks that have not left.

@@ -14,6 +14,7 @@ use super::disks::DiskTable;
 use super::layout::{Body, Entry};
 use super::{Now, floor_to_tick};
 use crate::error::{Error, FenceCause, Result};
+use crate::status::Packed;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tidemark_format::{
@@ -143,6 +144,8 @@ struct InFlight {
     last_lsn: Lsn,
     opened_at: Duration,
     stage: Stage,
+    /// Bytes that guests wrote in it.
+    bytes: u64,
     /// Units held in memory for it.
     units: u32,
 }
@@ -177,6 +180,7 @@ pub(crate) struct Log {
     header_hash: [u8; 32],
     committed: Lsn,
     committed_seq: Seq,
+    packed: Packed,
     /// A look at the next claim is under way; it covers what was put through this segment when it began.
     checking: Option<Seq>,
     hinted_seq: Seq,
@@ -201,6 +205,7 @@ impl Log {
             header_hash: start.header_hash,
             committed: Lsn::new(start.next_lsn.get() - 1),
             committed_seq: Seq::new(0),
+            packed: Packed::default(),
             checking: None,
             hinted_seq: Seq::new(0),
             closing: false,
@@ -223,6 +228,9 @@ impl Log {
     }
     pub(crate) fn committed_seq(&self) -> Seq {
         self.committed_seq
+    }
+    pub(crate) fn packed(&self) -> Packed {
+        self.packed
     }
     pub(crate) fn stopped(&self) -> Option<&Error> {
         self.stopped.as_ref()
@@ -376,6 +384,9 @@ impl Log {
                 let kept = (stored_bytes.div_ceil(BLOCK_BYTES) as u32).min(state.units);
                 let freed = state.units - kept;
                 state.units = kept;
+                let bytes = state.bytes;
+                self.packed.plain_bytes += bytes;
+                self.packed.stored_bytes += stored_bytes;
                 self.release(freed);
             }
             Done::Sealed { seq, header_hash } => {
@@ -432,10 +443,10 @@ impl Log {
         let seq = self.next_seq;
         self.next_seq = seq.next();
         let last_lsn = self.last_lsn();
-        let (first_lsn, opened_at, units) = (open.first_lsn, open.opened_at, open.units);
+        let (first_lsn, opened_at, bytes, units) = (open.first_lsn, open.opened_at, open.bytes, open.units);
         let Open { times, entries, events, .. } = open;
         let segment = Box::new(Segment { seq, first_lsn, last_lsn, times, entries, events });
-        let state = InFlight { seq, first_lsn, last_lsn, opened_at, stage: Stage::Compressing, units };
+        let state = InFlight { seq, first_lsn, last_lsn, opened_at, stage: Stage::Compressing, bytes, units };
         self.waiting.push_back((segment, state));
         self.advance();
     }

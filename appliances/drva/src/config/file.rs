@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tidemark_api::units::{NotAUnit, parse_rate, parse_size, parse_size_limit, parse_span};
 use tidemark_api::{
-    BandwidthWindow, Coalescing, Day, DiskSpec, DomainSpec, Limit, OverflowPolicy, ProtectionMode, SettingsPatch,
-    TimeOfDay,
+    BandwidthWindow, Day, DiskSpec, DomainSpec, Limit, OverflowPolicy, ProtectionMode, SettingsPatch, TimeOfDay,
 };
 
 /// The names in files of the members that the API names with their units, or arranges in another way.
@@ -96,7 +95,6 @@ pub(super) struct Settings {
     rpo: Option<Span>,
     segment_size: Option<Size>,
     zstd_level: Option<i32>,
-    coalescing: Option<Coalescing>,
     upload: Option<Rate>,
     bandwidth: Option<Vec<Window>>,
     seed: Option<Rate>,
@@ -147,6 +145,8 @@ struct Disk {
     size: Option<Size>,
     mode: Option<ProtectionMode>,
     overflow: Option<OverflowPolicy>,
+    #[serde(default)]
+    shared: bool,
     export: Option<String>,
 }
 
@@ -163,7 +163,6 @@ impl From<Settings> for SettingsPatch {
             rpo_ms: file.rpo.map(ms),
             segment_bytes: file.segment_size.map(|size| size.value),
             zstd_level: file.zstd_level,
-            coalescing: file.coalescing,
             upload_bytes_per_s: file.upload.map(|rate| rate.value),
             bandwidth: file.bandwidth.map(|windows| windows.into_iter().map(window).collect()),
             seed_bytes_per_s: file.seed.map(|rate| rate.value),
@@ -187,8 +186,8 @@ impl From<Domain> for DomainSpec {
 
 impl From<Disk> for DiskSpec {
     fn from(file: Disk) -> Self {
-        let Disk { vm, disk, primary, size, mode, overflow, export } = file;
-        Self { vm, disk, primary, size_bytes: size.map(|size| size.value), mode, overflow, export }
+        let Disk { vm, disk, primary, size, mode, overflow, shared, export } = file;
+        Self { vm, disk, primary, size_bytes: size.map(|size| size.value), mode, overflow, shared, export }
     }
 }
 

@@ -113,6 +113,10 @@ throttle = { start_fill = 0.25, latency_max = "200ms" }
     assert_eq!(at(Day::Sat, "22:00"), None);
     assert_eq!(at(Day::Mon, "05:59"), None, "the night from Sunday to Monday");
     assert_eq!(at(Day::Mon, "06:00"), Some(1 << 20));
+    let mut midnight = settings.clone();
+    midnight.bandwidth[0].from = "24:00".parse().unwrap();
+    let at = |day, time: &str| midnight.upload_limit_at(day, time.parse::<TimeOfDay>().unwrap()).get();
+    assert_eq!((at(Day::Sat, "23:59"), at(Day::Sun, "00:00")), (Some(1 << 20), None), "24:00 is the next day's 00:00");
     assert_eq!(config.defaults.upload_bytes_per_s, Limit::at_most(50_000_000).unwrap());
 }
 
@@ -134,7 +138,7 @@ fn what_is_missing_or_unknown_has_a_place_and_a_proposal() {
     refused_with(
         "[[domain]]\nname = \"a\"\nurl = \"/a\"\n[[domain.disk]]\nvm = \"v\"\ndisk = \"d\"\n  colour = \"blue\"\n",
         "7:3: unknown key colour",
-        "keys here are vm, disk, primary, size, mode, overflow, export",
+        "keys here are vm, disk, primary, size, mode, overflow, shared, export",
     );
     refused_with("[defaults.throttle]\nstart = 0.5\n", "2:1: unknown key start", "start_fill, latency_max");
 }

@@ -12,6 +12,7 @@ pub(crate) mod destage;
 mod dirty;
 mod pending;
 pub(crate) mod primary;
+mod upstream;
 
 use crate::volume::copy::Copy;
 use crate::volume::destage::LINGER_BYTES;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidemark_api::ProtectionMode;
-use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent, Lsn};
+use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent, Lsn, with_causes};
 use tidemark_io_filter::{
     ByteRange, Error, Geometry, Part, Persist, RangeLock, Result, RunState, StatusContext, StatusRun, Volume,
     ZeroOptions,
@@ -214,7 +215,7 @@ impl DiskVolume {
     }
 
     /// Logs a change, waits until it is durable, and in write-through until the primary has it.
-    async fn change(&self, extent: Extent, body: Body) -> Result<()> {
+    async fn change(&self, extent: Extent, body: Body, persist: Persist) -> Result<()> {
         let bytes = if let Body::Data(data) = &body { data.len() as u64 } else { 0 };
         if let Some(why) = self.broken() {
             return Err(Error::failed("write to the disk", why));
@@ -226,6 +227,7 @@ impl DiskVolume {
             return Ok(());
         }
         let mut admitted = false;
+        let mut placed_at = Lsn::ZERO;
         let logged = loop {
             let route = self.route.read().await;
             if let Route::Bypass(dirty) = &*route {
@@ -256,18 +258,22 @@ impl DiskVolume {
                 self.some_applied().await?;
                 continue;
             }
-            let what = Submission::Write { disk: self.disk, extent, body: body.clone() };
+            let mut what = vec![Submission::Write { disk: self.disk, extent, body: body.clone() }];
+            if persist == Persist::Fua {
+                what.push(Submission::Event(EventBody::Flush { disk: self.disk }));
+            }
             let placed = |records: &[Record]| {
+                let write = records.iter().find(|record| !matches!(record.body, RecordBody::Event(_)));
+                placed_at = write.expect("a write was submitted").lsn;
                 if self.primary.is_some() {
-                    let last = records.last().expect("one record at least");
                     let mut pending = self.pending();
-                    pending.insert(last.lsn, extent, body.clone());
+                    pending.insert(placed_at, extent, body.clone());
                     if pending.bytes() >= LINGER_BYTES {
                         self.hurry.notify_one();
                     }
                 }
             };
-            match self.domain.log(what, placed) {
+            match self.domain.log_all(what, placed) {
                 Ok(logged) => break logged,
                 Err(e) if e.is_full() => {
                     drop(route);
@@ -279,17 +285,14 @@ impl DiskVolume {
         let logged_at = Instant::now();
         self.unflushed.store(true, Ordering::Relaxed);
         self.work.notify_one();
-        let lsn = match logged.durable().await {
-            Ok(lsn) => lsn,
-            Err(e) => {
-                self.break_with(e.to_string());
-                return Err(refused(e));
-            }
-        };
-        if self.primary.is_some() && self.mode() == ProtectionMode::WriteThrough {
-            self.applied(lsn).await?;
+        if let Err(e) = logged.durable().await {
+            self.break_with(with_causes(&e));
+            return Err(refused(e));
         }
-        self.domain.guest_wrote(logged_at.elapsed());
+        if self.primary.is_some() && self.mode() == ProtectionMode::WriteThrough {
+            self.applied(placed_at).await?;
+        }
+        self.domain.guest_wrote(bytes, logged_at.elapsed());
         Ok(())
     }
 
@@ -487,8 +490,8 @@ impl Volume for DiskVolume {
         Box::pin(self.read_parts(range))
     }
 
-    /// Durable in the log before it is acknowledged, whatever `persist` says.
-    fn write(&self, offset: u64, data: Bytes, _: Persist) -> BoxFuture<'_, Result<()>> {
+    /// Durable in the log before it is acknowledged, whatever `persist` says: that only makes it a flush epoch.
+    fn write(&self, offset: u64, data: Bytes, persist: Persist) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             // A guest counts on whole blocks only, so a large write may be several records.
             let mut done = 0;
@@ -496,19 +499,20 @@ impl Volume for DiskVolume {
                 let piece = data.slice(done..data.len().min(done + RECORD_BYTES_MAX));
                 let extent = extent_of(ByteRange::new(offset + done as u64, piece.len() as u64));
                 done += piece.len();
-                self.change(extent, Body::Data(piece)).await?;
+                let persist = if done == data.len() { persist } else { Persist::Normal };
+                self.change(extent, Body::Data(piece), persist).await?;
             }
             Ok(())
         })
     }
 
-    fn zero(&self, range: ByteRange, options: ZeroOptions, _: Persist) -> BoxFuture<'_, Result<()>> {
+    fn zero(&self, range: ByteRange, options: ZeroOptions, persist: Persist) -> BoxFuture<'_, Result<()>> {
         let body = if options.may_unmap { Body::Unmap } else { Body::Zero };
-        Box::pin(self.change(extent_of(range), body))
+        Box::pin(self.change(extent_of(range), body, persist))
     }
 
-    fn trim(&self, range: ByteRange, _: Persist) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.change(extent_of(range), Body::Unmap))
+    fn trim(&self, range: ByteRange, persist: Persist) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.change(extent_of(range), Body::Unmap, persist))
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {
@@ -523,7 +527,7 @@ impl Volume for DiskVolume {
     ) -> BoxFuture<'a, Result<Vec<StatusRun>>> {
         match context {
             StatusContext::Allocation => Box::pin(self.allocation(range, runs_max)),
-            // Everything may have changed: true of any disk, and all that is known without the bucket.
+            // True of any disk, and all that is known without the bucket.
             StatusContext::ChangedSince(_) => {
                 Box::pin(std::future::ready(Ok(vec![StatusRun { bytes: range.len, state: RunState::Changed }])))
             }
@@ -565,8 +569,8 @@ fn dirty_name(disk: DiskId) -> String {
 /// Towards the guest.
 fn refused(error: tidemark_replication::Error) -> Error {
     match error.kind() {
-        ErrorKind::Fenced => Error::Fenced { what: error.to_string() },
-        ErrorKind::FixRequest => Error::Invalid { what: error.to_string() },
+        ErrorKind::Fenced => Error::Fenced { what: with_causes(&error) },
+        ErrorKind::FixRequest => Error::Invalid { what: with_causes(&error) },
         _ => Error::failed("log the write", error),
     }
 }

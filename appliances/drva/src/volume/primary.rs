@@ -1,10 +1,11 @@
-//! The disk that a VM had all along: a raw file or a block device.
+//! The disk that a VM had all along: a raw file, a block device, or an export of somebody's NBD server ([`upstream`]).
 //!
 //! Writes go around the page cache (O_DIRECT) where the file allows blocks of 512 bytes, so that a gigabyte of guest
 //! writes does not push out what the host needs, and a write that returned is with the device; [`Primary::sync`] makes
 //! it durable. Reads may be answered from the page cache, which the kernel keeps coherent with direct writes.
 //! All calls block: they belong on a thread that may, except [`Primary::read_cached`].
 
+use crate::volume::upstream::{self, Upstream};
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -25,6 +26,18 @@ const ZEROS_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Primary {
     path: PathBuf,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Local(Local),
+    /// Behind somebody's NBD server.
+    Upstream(Upstream),
+}
+
+#[derive(Debug)]
+struct Local {
     /// Around the page cache, if the file allows it.
     direct: Option<File>,
     file: File,
@@ -43,6 +56,106 @@ pub(crate) enum Zeros {
 impl Primary {
     /// Opens it for reading and writing. It is there already: nothing is ever created here.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let uri = path.to_str().filter(|path| upstream::is_uri(path));
+        let backing = match uri {
+            Some(uri) => Backing::Upstream(Upstream::open(uri)?),
+            None => Backing::Local(Local::open(path)?),
+        };
+        Ok(Self { path: path.to_owned(), backing })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size_bytes(&self) -> io::Result<u64> {
+        match &self.backing {
+            Backing::Local(local) => Ok(rustix::fs::seek(&local.file, SeekFrom::End(0))?),
+            Backing::Upstream(upstream) => Ok(upstream.size_bytes()),
+        }
+    }
+
+    /// Makes a file longer or shorter; a device or a server is what it is.
+    pub(crate) fn resize(&self, size_bytes: u64) -> io::Result<()> {
+        match &self.backing {
+            Backing::Local(Local { file, device: false, .. }) => file.set_len(size_bytes),
+            _ => {
+                let has = self.size_bytes()?;
+                match has >= size_bytes {
+                    true => Ok(()),
+                    false => Err(io::Error::other(format!("it has {has} bytes, {size_bytes} are wanted"))),
+                }
+            }
+        }
+    }
+
+    /// Reads if that needs no device; `None` if it does.
+    pub(crate) fn read_cached(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let Backing::Local(local) = &self.backing else { return None };
+        let mut bytes = BytesMut::zeroed(len);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let read = rustix::io::preadv2(&local.file, &mut slices, offset, ReadWriteFlags::NOWAIT);
+        matches!(read, Ok(n) if n == len).then(|| bytes.freeze())
+    }
+
+    /// Reads; what lies beyond a short file's end is zeros.
+    pub(crate) fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        match &self.backing {
+            Backing::Local(local) => local.read(offset, len),
+            Backing::Upstream(upstream) => upstream.read(offset, len),
+        }
+    }
+
+    /// Writes pieces that follow each other on the disk.
+    pub(crate) fn write(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        match (&self.backing, pieces) {
+            (Backing::Local(local), _) => local.write(offset, pieces),
+            (Backing::Upstream(upstream), [only]) => upstream.write(offset, only),
+            (Backing::Upstream(upstream), _) => upstream.write(offset, &pieces.concat()),
+        }
+    }
+
+    /// Makes zeros.
+    pub(crate) fn zero(&self, offset: u64, len: u64, how: Zeros) -> io::Result<()> {
+        let done = match &self.backing {
+            Backing::Local(local) => local.zero(offset, len, how)?,
+            Backing::Upstream(upstream) => upstream.zero(offset, len, how == Zeros::Allocated)?,
+        };
+        if done { Ok(()) } else { self.write_zeros(offset, len) }
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let zeros = Bytes::from(vec![0; ZEROS_BYTES.min(len as usize)]);
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(ZEROS_BYTES as u64) as usize;
+            self.write(offset + done, &[zeros.slice(..n)])?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Everything written so far is durable on return.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match &self.backing {
+            Backing::Local(local) => local.file.sync_data(),
+            Backing::Upstream(upstream) => upstream.sync(),
+        }
+    }
+
+    /// Runs of a range that hold data (true) and holes (false), in order, covering it; at most `runs_max`.
+    pub(crate) fn allocation(&self, offset: u64, len: u64, runs_max: usize) -> io::Result<Vec<(u64, bool)>> {
+        match &self.backing {
+            Backing::Local(local) => Ok(local.allocation(offset, len, runs_max)),
+            // All of it may be data.
+            Backing::Upstream(_) => Ok(vec![(len, true)]),
+        }
+    }
+}
+
+impl Local {
+    fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let device = file.metadata()?.file_type().is_block_device();
         let mut direct =
@@ -55,40 +168,10 @@ impl Primary {
                 _ => {}
             }
         }
-        Ok(Self { path: path.to_owned(), direct, file, device })
+        Ok(Self { direct, file, device })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its size in bytes.
-    pub(crate) fn size_bytes(&self) -> io::Result<u64> {
-        Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?)
-    }
-
-    /// Makes a file longer or shorter; a device is what it is.
-    pub(crate) fn resize(&self, size_bytes: u64) -> io::Result<()> {
-        if self.device {
-            let has = self.size_bytes()?;
-            return match has >= size_bytes {
-                true => Ok(()),
-                false => Err(io::Error::other(format!("the device has {has} bytes, {size_bytes} are wanted"))),
-            };
-        }
-        self.file.set_len(size_bytes)
-    }
-
-    /// Reads if that needs no device; `None` if it does.
-    pub(crate) fn read_cached(&self, offset: u64, len: usize) -> Option<Bytes> {
-        let mut bytes = BytesMut::zeroed(len);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let read = rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT);
-        matches!(read, Ok(n) if n == len).then(|| bytes.freeze())
-    }
-
-    /// Reads; what lies beyond a short file's end is zeros.
-    pub(crate) fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+    fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut bytes = BytesMut::zeroed(len);
         let mut done = 0;
         while done < len {
@@ -102,8 +185,7 @@ impl Primary {
         Ok(bytes.freeze())
     }
 
-    /// Writes pieces that follow each other on the disk.
-    pub(crate) fn write(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+    fn write(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         match &self.direct {
             // Pieces that came in memory that suits the device go there as they are.
             Some(direct) if pieces.iter().all(|piece| piece.as_ptr().align_offset(MEMORY_ALIGN) == 0) => {
@@ -123,36 +205,19 @@ impl Primary {
         }
     }
 
-    /// Makes zeros.
-    pub(crate) fn zero(&self, offset: u64, len: u64, how: Zeros) -> io::Result<()> {
+    /// False if the file system has no call for that.
+    fn zero(&self, offset: u64, len: u64, how: Zeros) -> io::Result<bool> {
         let flags = match how {
             Zeros::Hole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             Zeros::Allocated => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
         };
         match rustix::fs::fallocate(&self.file, flags, offset, len) {
-            Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::INVAL) => self.write_zeros(offset, len),
-            done => Ok(done?),
+            Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::INVAL) => Ok(false),
+            done => Ok(done.map(|()| true)?),
         }
     }
 
-    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        let zeros = Bytes::from(vec![0; ZEROS_BYTES.min(len as usize)]);
-        let mut done = 0;
-        while done < len {
-            let n = (len - done).min(ZEROS_BYTES as u64) as usize;
-            self.write(offset + done, &[zeros.slice(..n)])?;
-            done += n as u64;
-        }
-        Ok(())
-    }
-
-    /// Everything written so far is durable on return.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    /// Runs of a range that hold data (true) and holes (false), in order, covering it; at most `runs_max`.
-    pub(crate) fn allocation(&self, offset: u64, len: u64, runs_max: usize) -> io::Result<Vec<(u64, bool)>> {
+    fn allocation(&self, offset: u64, len: u64, runs_max: usize) -> Vec<(u64, bool)> {
         let (mut at, end) = (offset, offset + len);
         let mut runs = Vec::new();
         while at < end && runs.len() < runs_max {
@@ -171,7 +236,7 @@ impl Primary {
             runs.push((hole - at, true));
             at = hole;
         }
-        Ok(runs)
+        runs
     }
 }
 

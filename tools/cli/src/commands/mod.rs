@@ -60,6 +60,13 @@ pub(crate) enum Command {
     Completions(manual::CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it runs until it is stopped, and its log is what there is to see of it.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Self::Drva(args) if args.is_service())
+    }
+}
+
 pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
         Command::Domain(command) => domain::run(command, ui).await,

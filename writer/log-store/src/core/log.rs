@@ -234,6 +234,11 @@ impl<T> Log<T> {
         at(self.end.place) - at(self.head.place)
     }
 
+    /// Pages in front of the head, in its extent.
+    pub(crate) fn lead_pages(&self) -> u64 {
+        self.head.place.page.into()
+    }
+
     /// Pages that data can still take if `obtainable` more extents can be set aside.
     pub(crate) fn available_pages(&self, obtainable: u32) -> u64 {
         let ahead = self.granted().saturating_sub(self.laid_out.extents) + obtainable;

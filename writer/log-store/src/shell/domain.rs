@@ -309,13 +309,19 @@ impl DomainLog {
         let extent_bytes = self.domain.shared.geometry.extent_bytes();
         let account = space.account(self.domain.id);
         let (obtainable, _) = space.obtainable(self.domain.id);
+        let (used, available) = (state.log.used_pages(), state.log.available_pages(obtainable));
+        let max_bytes = u64::from(account.max) * extent_bytes;
+        // The extent at the head comes free as a whole: until then what was trimmed of it counts as there, and one extent
+        // never counts.
+        let whole_bytes = (used + available + state.log.lead_pages()) * PAGE_BYTES;
         Usage {
-            used_bytes: state.log.used_pages() * PAGE_BYTES,
+            used_bytes: used * PAGE_BYTES,
             allocated_bytes: u64::from(state.log.allocated()) * extent_bytes,
             queued_bytes: state.log.queued_bytes(),
-            available_bytes: state.log.available_pages(obtainable) * PAGE_BYTES,
+            available_bytes: available * PAGE_BYTES,
+            steady_bytes: whole_bytes.min(max_bytes).saturating_sub(extent_bytes),
             min_bytes: u64::from(account.min) * extent_bytes,
-            max_bytes: u64::from(account.max) * extent_bytes,
+            max_bytes,
         }
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use tidemark_api::units::{parse_rate, parse_size_limit, parse_span};
 use tidemark_api::{
-    BandwidthWindow, BookmarkLevel, Coalescing, Day, DiskAddress, GuestAgent, Limit, OverflowPolicy, ProtectionMode,
+    BandwidthWindow, BookmarkLevel, Day, DiskAddress, GuestAgent, Limit, OverflowPolicy, ProtectionMode,
 };
 
 /// A disk of the appliance: `DOMAIN/VM/DISK`.
@@ -116,16 +116,6 @@ words! {
         Stall,
         /// They go unprotected, and the history has a gap that a resync closes
         Degrade,
-    }
-}
-
-words! {
-    /// Which writes reach the bucket.
-    Coalesce as Coalescing {
-        /// Each one: every write is a point in time
-        Write,
-        /// Of writes to the same blocks within a segment the last
-        Segment,
     }
 }
 

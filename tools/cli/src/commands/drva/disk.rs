@@ -41,6 +41,9 @@ pub(super) struct AddArgs {
     /// What becomes of its writes when the log is full; leave it out to follow the domain's settings
     #[arg(long, value_enum)]
     overflow: Option<Overflow>,
+    /// Several clients write it at once; otherwise the one that began to write last may
+    #[arg(long)]
+    shared: bool,
     /// The name under which NBD clients find it; leave it out for DOMAIN/VM/DISK
     #[arg(long, value_name = "NAME")]
     export: Option<String>,
@@ -117,6 +120,7 @@ pub(super) async fn run(command: DiskCommand, client: &Client, ui: &Ui) -> anyho
                 size_bytes: args.size,
                 mode: args.mode.map(Into::into),
                 overflow: args.overflow.map(Into::into),
+                shared: args.shared,
                 export: args.export,
             };
             show(&client.disk_add(&domain, &spec).await?, ui)

@@ -34,6 +34,12 @@ pub(crate) struct DrvaArgs {
     command: DrvaCommand,
 }
 
+impl DrvaArgs {
+    pub(super) fn is_service(&self) -> bool {
+        matches!(self.command, DrvaCommand::Run(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum DrvaCommand {
     /// Run the appliance until SIGINT or SIGTERM; what is acknowledged then is brought where it belongs first

@@ -1,6 +1,6 @@
 //! `tidemark drva limits`: targets, limits and policies of a domain.
 
-use super::args::{Coalesce, Mode, Overflow, rate, size, size_limit, span_ms, window};
+use super::args::{Mode, Overflow, rate, size, size_limit, span_ms, window};
 use super::text;
 use crate::failure::Outcome;
 use crate::ui::Ui;
@@ -32,9 +32,6 @@ pub(super) struct SettingsArgs {
     /// zstd level, 1 to 19
     #[arg(long, value_name = "LEVEL")]
     zstd_level: Option<i32>,
-    /// Which writes reach the bucket
-    #[arg(long, value_enum)]
-    coalescing: Option<Coalesce>,
     /// Upload limit, such as 50MiB/s, 400Mbit/s or unlimited
     #[arg(long, value_name = "RATE", value_parser = rate)]
     upload: Option<Limit>,
@@ -77,7 +74,6 @@ impl SettingsArgs {
             rpo_ms: self.rpo,
             segment_bytes: self.segment_size,
             zstd_level: self.zstd_level,
-            coalescing: self.coalescing.map(Into::into),
             upload_bytes_per_s: self.upload,
             bandwidth: calendar.then_some(self.bandwidth),
             seed_bytes_per_s: self.seed,
@@ -109,7 +105,6 @@ fn in_text(settings: &Settings) -> String {
         ("rpo", text::span_ms(settings.rpo_ms)),
         ("segment-size", text::bytes(settings.segment_bytes)),
         ("zstd-level", settings.zstd_level.to_string()),
-        ("coalescing", settings.coalescing.name().to_owned()),
         ("upload", text::rate(settings.upload_bytes_per_s)),
         ("seed", text::rate(settings.seed_bytes_per_s)),
         ("seed-guest-latency-max", text::span_ms(settings.seed_guest_latency_ms_max)),

@@ -59,6 +59,7 @@ pub(super) fn disk_state(state: &DiskState) -> String {
         DiskState::Resyncing { done_bytes, total_bytes, eta_s } => {
             progress("resyncing", *done_bytes, *total_bytes, *eta_s)
         }
+        DiskState::Failed { reason } => format!("FAILED: {reason}"),
         DiskState::Unprotected => "UNPROTECTED".to_owned(),
         DiskState::Removed => "removed".to_owned(),
     }
