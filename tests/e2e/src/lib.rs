@@ -4,8 +4,10 @@
 //! Everything that a test sets up on the machine (processes, mounts, loop devices) is taken down when its guard drops.
 //! Not here: the tests (`tests/`), each file of which shows one of the promises of the whole.
 
+pub mod drva;
 pub mod guest;
 pub mod life;
+pub mod link;
 pub mod process;
 pub mod promises;
 pub mod sample;

@@ -7,12 +7,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tempfile::TempDir;
-use tidemark_e2e::process::Tidemark;
-use tidemark_e2e::system::{signal, until};
+use tidemark_e2e::drva::{Daemon, Site};
+use tidemark_e2e::system::{run, until};
 use tidemark_env::{Entropy, SeededEntropy};
 
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark-under-test");
+const DISK: &str = "vm/disk";
 const DISK_BYTES: u64 = 16 << 20;
 const BLOCK: u64 = 4096;
 
@@ -40,11 +40,6 @@ while True:
         done = h.aio_peek_command_completed()
 "#;
 
-struct Site {
-    dir: TempDir,
-    tidemark: Tidemark,
-}
-
 /// What may be in a block: the last acknowledged number, or one that was sent after it.
 #[derive(Clone, Debug, Default)]
 struct Block {
@@ -52,104 +47,80 @@ struct Block {
     sent: Vec<u64>,
 }
 
-impl Site {
-    fn new(mode: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let at = dir.path().display();
-        std::fs::File::create(dir.path().join("disk.img")).unwrap().set_len(DISK_BYTES).unwrap();
-        let config = format!(
+fn site(mode: &str) -> Site {
+    let site = Site::new(
+        TIDEMARK,
+        &format!(
             r#"
-            appliance = {{ name = "e2e", state = "{at}/state", socket = "{at}/api.sock" }}
-            log_store = {{ path = "{at}/lun", size = "256MiB" }}
-            nbd = {{ socket = "{at}/nbd.sock" }}
             defaults = {{ rpo = "200ms" }}
             [[domain]]
             name = "d"
-            url = "{at}/bucket"
+            url = "{{at}}/bucket"
             create = true
             [[domain.disk]]
             vm = "vm"
             disk = "disk"
-            primary = "{at}/disk.img"
+            primary = "{{at}}/disk.img"
             mode = "{mode}"
             "#
-        );
-        std::fs::write(dir.path().join("drva.toml"), config).unwrap();
-        Self { dir, tidemark: Tidemark::new(TIDEMARK) }
-    }
+        ),
+    );
+    site.image("disk.img", DISK_BYTES);
+    site
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
+/// A client that writes until it is refused, or its server dies.
+fn writer(site: &Site, seed: u64, start: u64) -> Child {
+    let script = WRITER
+        .replace("SEED", &seed.to_string())
+        .replace("START", &start.to_string())
+        .replace("DEPTH", &(1 + seed % 16).to_string());
+    // Debian's own Python has the bindings, whichever one comes first in PATH.
+    let mut writer = Command::new("/usr/bin/python3");
+    writer.args(["-m", "nbd", "-u", &site.uri(DISK), "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
+    writer.spawn().unwrap()
+}
 
-    fn uri(&self) -> String {
-        format!("nbd+unix:///d/vm/disk?socket={}", self.path("nbd.sock").display())
-    }
-
-    /// Starts the daemon and waits until the disk is served.
-    fn start(&self) -> Daemon {
-        let log = std::fs::File::options().append(true).create(true).open(self.path("drva.log")).unwrap();
-        let args = ["drva", "run", "--config"].into_iter().map(Into::into).chain([self.path("drva.toml")]);
-        let mut command = self.tidemark.command(args.map(PathBuf::into_os_string));
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut daemon = Daemon { child, site: self.dir.path().to_owned() };
-        let socket = self.path("api.sock").display().to_string();
-        until("the disk is served", || {
-            assert_eq!(daemon.child.try_wait().unwrap(), None, "{}", daemon.said());
-            self.tidemark.run(["--json", "drva", "--socket", &socket, "status", "d"]).stdout.contains("nbd+unix")
-                && Command::new("nbdinfo").arg("--size").arg(self.uri()).output().unwrap().status.success()
-        });
-        daemon
-    }
-
-    fn drva(&self, args: &[&str]) -> serde_json::Value {
-        let socket = self.path("api.sock").display().to_string();
-        self.tidemark.json(["drva", "--socket", &socket].iter().chain(args))
-    }
-
-    /// Writes until the daemon dies, and notes what it was told.
-    fn write_until_killed(
-        &self,
-        seed: u64,
-        start: u64,
-        daemon: Daemon,
-        after: Duration,
-        blocks: &mut BTreeMap<u64, Block>,
-    ) -> u64 {
-        let script = WRITER
-            .replace("SEED", &seed.to_string())
-            .replace("START", &start.to_string())
-            .replace("DEPTH", &(1 + seed % 16).to_string());
-        // Debian's own Python has the bindings, whichever one comes first in PATH.
-        let mut writer = Command::new("/usr/bin/python3");
-        writer.args(["-m", "nbd", "-u", &self.uri(), "-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut writer = writer.spawn().unwrap();
-        let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
-        let killer = std::thread::spawn(move || {
-            // The moment is the point: nothing is waited for.
-            std::thread::park_timeout(after);
-            daemon.kill();
-        });
-        let mut last = start;
-        for line in lines.map_while(Result::ok) {
-            let words: Vec<_> = line.split(' ').collect();
-            match words[..] {
-                ["sent", block, n] => {
-                    last = n.parse().unwrap();
-                    blocks.entry(block.parse().unwrap()).or_default().sent.push(last);
-                }
-                ["acked", block] => {
-                    let block = blocks.get_mut(&block.parse().unwrap()).unwrap();
-                    block.acked = block.sent.pop().unwrap();
-                    block.sent.clear();
-                }
-                _ => {}
+/// Notes what it sends and is told, until it ends; the last number that it sent.
+fn take_answers(writer: &mut Child, start: u64, blocks: &mut BTreeMap<u64, Block>) -> u64 {
+    let mut last = start;
+    for line in BufReader::new(writer.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            ["sent", block, n] => {
+                last = n.parse().unwrap();
+                blocks.entry(block.parse().unwrap()).or_default().sent.push(last);
             }
+            ["acked", block] => {
+                let block = blocks.get_mut(&block.parse().unwrap()).unwrap();
+                block.acked = block.sent.pop().unwrap();
+                block.sent.clear();
+            }
+            _ => {}
         }
-        killer.join().unwrap();
-        writer.wait().unwrap();
-        last
     }
+    last
+}
+
+/// Writes until the daemon dies, and notes what it was told.
+fn write_until_killed(
+    site: &Site,
+    seed: u64,
+    start: u64,
+    daemon: Daemon,
+    after: Duration,
+    blocks: &mut BTreeMap<u64, Block>,
+) -> u64 {
+    let mut writer = writer(site, seed, start);
+    let killer = std::thread::spawn(move || {
+        // The moment is the point: nothing is waited for.
+        std::thread::park_timeout(after);
+        daemon.kill();
+    });
+    let last = take_answers(&mut writer, start, blocks);
+    killer.join().unwrap();
+    writer.wait().unwrap();
+    last
 }
 
 /// Compares an image with what was acknowledged, and settles what an unanswered write came to.
@@ -165,73 +136,39 @@ fn check(image: &[u8], blocks: &mut BTreeMap<u64, Block>, what: &str) {
     }
 }
 
-struct Daemon {
-    child: Child,
-    site: PathBuf,
-}
-
-impl Daemon {
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Stops it as a service manager does.
-    fn stop(mut self) {
-        signal(self.child.id(), "TERM");
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.code(), Some(0), "{}", self.said());
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.site.join("drva.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
-    }
-}
-
 fn rounds() -> u64 {
     std::env::var("TIDEMARK_KILL_ROUNDS").map_or(6, |rounds| rounds.parse().expect("a number of rounds"))
 }
 
 fn kill_rounds(mode: &str) {
-    let site = Site::new(mode);
+    let site = site(mode);
     let dice = SeededEntropy::new(7);
     let (mut blocks, mut last) = (BTreeMap::new(), 0);
     for round in 0..rounds() {
-        let daemon = site.start();
+        let daemon = site.serve(DISK);
         let after = Duration::from_millis(50 + dice.number() % 900);
-        last = site.write_until_killed(round, last, daemon, after, &mut blocks);
-        let daemon = site.start();
+        last = write_until_killed(&site, round, last, daemon, after, &mut blocks);
+        let daemon = site.serve(DISK);
         let image = export(&site);
         check(&image, &mut blocks, &format!("round {round}, through the daemon"));
         daemon.kill();
     }
     assert!(last > rounds() * 10, "{last} writes in all");
-    let daemon = site.start();
-    until("the disk is protected", || site.drva(&["status", "d"])["disks"][0]["state"]["is"] == "protected");
-    site.drva(&["drain", "d"]);
+    let daemon = site.serve(DISK);
+    site.until_disk_is(DISK, "protected");
+    site.drain();
     daemon.stop();
     let primary = std::fs::read(site.path("disk.img")).unwrap();
     check(&primary, &mut blocks, "the primary");
-    let bucket = site.path("bucket").display().to_string();
-    let out = site.path("restored.raw");
-    site.tidemark.ok(["export", &bucket, "--disk", "vm/disk", "--at", "latest", out.to_str().unwrap()]);
+    let out = site.restored(DISK, "latest");
     assert!(std::fs::read(&out).unwrap() == primary, "bucket and primary are the same");
-    site.tidemark.ok(["verify", &bucket]);
+    site.tidemark().ok(["verify", &site.bucket()]);
 }
 
 /// The disk as a client reads it.
 fn export(site: &Site) -> Vec<u8> {
     let out = site.path("read.raw");
-    let copied = Command::new("nbdcopy").arg(site.uri()).arg(&out).status().unwrap();
+    let copied = Command::new("nbdcopy").arg(site.uri(DISK)).arg(&out).status().unwrap();
     assert!(copied.success());
     std::fs::read(out).unwrap()
 }
@@ -248,12 +185,12 @@ fn kill_9_at_random_moments_loses_no_acknowledged_write_in_write_through() {
 
 #[test]
 fn fio_verifies_what_it_wrote_through_the_daemon_on_the_primary_and_in_the_bucket() {
-    let site = Site::new("write-back");
-    let daemon = site.start();
+    let site = site("write-back");
+    let daemon = site.serve(DISK);
     let fio = |extra: &[&str]| {
-        let uri = format!("--uri={}", site.uri());
+        let uri = format!("--uri={}", site.uri(DISK));
         let mut command = Command::new("fio");
-        command.current_dir(site.dir.path());
+        command.current_dir(site.dir());
         command.args(["--name=job", "--ioengine=nbd", &uri, "--rw=randrw", "--bs=4k", "--iodepth=16", "--size=16M"]);
         command.args(["--verify=crc32c", "--verify_fatal=1", "--randseed=7"]).args(extra);
         let ran = command.output().unwrap();
@@ -261,12 +198,129 @@ fn fio_verifies_what_it_wrote_through_the_daemon_on_the_primary_and_in_the_bucke
     };
     fio(&["--do_verify=1"]);
     let through = export(&site);
-    site.drva(&["drain", "d"]);
+    assert!(daemon.said().contains("INFO"), "a service says what it does");
+    site.drain();
     daemon.stop();
     let primary = std::fs::read(site.path("disk.img")).unwrap();
     assert!(primary == through, "the primary is what clients read");
-    let bucket = site.path("bucket").display().to_string();
-    let out = site.path("restored.raw");
-    site.tidemark.ok(["export", &bucket, "--disk", "vm/disk", "--at", "latest", out.to_str().unwrap()]);
-    assert!(std::fs::read(Path::new(&out)).unwrap() == primary);
+    let out = site.restored(DISK, "latest");
+    assert!(std::fs::read(out).unwrap() == primary);
+}
+
+/// A file system in memory that is full at some point.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(dir: PathBuf, megabytes: u64) -> Self {
+        std::fs::create_dir(&dir).unwrap();
+        let size = format!("size={megabytes}M");
+        run("mount", ["-t", "tmpfs", "-o", &size, "none", dir.to_str().unwrap()]);
+        Self(dir)
+    }
+
+    fn grow(&self, megabytes: u64) {
+        run("mount", ["-o", &format!("remount,size={megabytes}M"), self.0.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", ["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+/// Writes until it is refused; the last number that was sent.
+fn write_until_refused(site: &Site, blocks: &mut BTreeMap<u64, Block>) -> u64 {
+    let mut writer = writer(site, 3, 0);
+    let last = take_answers(&mut writer, 0, blocks);
+    assert!(!writer.wait().unwrap().success(), "it was refused a write");
+    last
+}
+
+/// What was acknowledged is there after a restart, on the primary and in the bucket.
+fn restarted_without_loss(site: &Site, primary: &Path, blocks: &mut BTreeMap<u64, Block>) {
+    let daemon = site.serve(DISK);
+    check(&export(site), blocks, "through the daemon");
+    site.until_disk_is(DISK, "protected");
+    site.drain();
+    daemon.stop();
+    let primary = std::fs::read(primary).unwrap();
+    check(&primary, blocks, "the primary");
+    assert!(std::fs::read(site.restored(DISK, "latest")).unwrap() == primary, "bucket and primary are the same");
+}
+
+#[test]
+fn fault_a_primary_without_space_stops_its_disk_says_so_and_loses_nothing() {
+    let site = site("write-back");
+    let small = Small::new(site.path("small"), 4);
+    let primary = site.image("small/disk.img", DISK_BYTES);
+    let config = std::fs::read_to_string(site.path("drva.toml")).unwrap();
+    std::fs::write(site.path("drva.toml"), config.replace("/disk.img", "/small/disk.img")).unwrap();
+    let daemon = site.serve(DISK);
+    site.until_disk_is(DISK, "protected");
+    let mut blocks = BTreeMap::new();
+    assert!(write_until_refused(&site, &mut blocks) > 900, "four megabytes of blocks fit");
+    site.until_disk_is(DISK, "failed");
+    let state = site.disk(DISK)["state"].to_string();
+    assert!(state.contains("small/disk.img") && state.contains("No space left"), "{state}");
+    until("event", || site.drva(&["events"]).to_string().contains("disk-failed"));
+    daemon.kill();
+    small.grow(64);
+    restarted_without_loss(&site, &primary, &mut blocks);
+}
+
+#[test]
+fn fault_a_log_device_that_fails_at_some_write_stops_all_acknowledgements_and_loses_nothing() {
+    let site = site("write-through");
+    // Room for the log store, of which only what was written takes any after its zeros are dug out.
+    let small = Small::new(site.path("small"), 160);
+    let config = std::fs::read_to_string(site.path("drva.toml")).unwrap();
+    let config = config.replace("/lun\"", "/small/lun\"").replace("256MiB", "144MiB");
+    std::fs::write(site.path("drva.toml"), config).unwrap();
+    let daemon = site.serve(DISK);
+    site.until_disk_is(DISK, "protected");
+    daemon.stop();
+    run("fallocate", ["--dig-holes", site.path("small/lun").to_str().unwrap()]);
+    let used: u64 = run("du", ["-sk", small.0.to_str().unwrap()]).split_whitespace().next().unwrap().parse().unwrap();
+    small.grow(used.div_ceil(1024) + 2);
+    let daemon = site.serve(DISK);
+    let mut blocks = BTreeMap::new();
+    assert!(write_until_refused(&site, &mut blocks) > 50);
+    let status = site.drva(&["status"]);
+    let failed = status["log_store"]["failed"].to_string();
+    assert!(failed.len() > 10, "{status}");
+    until("failed domain", || site.status()["state"]["is"] == "failed");
+    assert!(blocks.values().any(|block| block.acked > 0));
+    daemon.kill();
+    small.grow(160);
+    restarted_without_loss(&site, &site.path("disk.img"), &mut blocks);
+}
+
+#[test]
+fn a_service_manager_that_listens_in_its_place_starts_it_for_the_first_client_and_hears_when_it_is_ready() {
+    let site = site("write-through");
+    let notify = std::os::unix::net::UnixDatagram::bind(site.path("notify")).unwrap();
+    // What systemd does: it binds, hands the socket on as the third file, and names it in the environment.
+    let manager = format!(
+        "import os, socket\n\
+         s = socket.socket(socket.AF_UNIX)\n\
+         s.bind({:?})\n\
+         s.listen()\n\
+         os.dup2(s.fileno(), 3)\n\
+         os.set_inheritable(3, True)\n\
+         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', NOTIFY_SOCKET={:?})\n\
+         os.execv({TIDEMARK:?}, ['tidemark', 'drva', 'run', '--config', {:?}])\n",
+        site.path("nbd.sock"),
+        site.path("notify"),
+        site.path("drva.toml"),
+    );
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", &manager]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let daemon = site.adopt(command.spawn().unwrap());
+    notify.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut heard = [0; 64];
+    let len = notify.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..len], b"READY=1");
+    assert_eq!(export(&site).len() as u64, DISK_BYTES, "the first client is served");
+    daemon.stop();
 }

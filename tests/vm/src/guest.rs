@@ -84,12 +84,21 @@ pub struct Machine {
     name: String,
     disks: Vec<Disk>,
     job: Job,
+    runs: bool,
+    incoming: Option<PathBuf>,
 }
 
 impl Machine {
     /// A guest whose files and sockets lie in `dir` and begin with `name`.
     pub fn new(dir: &Path, name: &str) -> Self {
-        Self { dir: dir.to_owned(), name: name.to_owned(), disks: Vec::new(), job: Job::Idle }
+        Self {
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            disks: Vec::new(),
+            job: Job::Idle,
+            runs: true,
+            incoming: None,
+        }
     }
 
     /// With one more disk. Disks are `vda`, `vdb`, ... in the guest and as ids of QEMU's devices; their block nodes are called
@@ -107,6 +116,20 @@ impl Machine {
         self
     }
 
+    /// Never runs an instruction: disks are there, QEMU answers, and whoever commands it writes in the guest's place.
+    #[must_use]
+    pub fn asleep(mut self) -> Self {
+        self.runs = false;
+        self
+    }
+
+    /// Waits for another machine to move here: that one is told to migrate to the Unix socket `socket`.
+    #[must_use]
+    pub fn incoming(mut self, socket: &Path) -> Self {
+        self.incoming = Some(socket.to_owned());
+        self
+    }
+
     fn place(&self, what: &str) -> PathBuf {
         self.dir.join(format!("{}.{what}", self.name))
     }
@@ -121,9 +144,15 @@ impl Machine {
         .flat_map(|words| words.split(' '))
         .map(str::to_owned)
         .collect();
+        if !self.runs {
+            args.push("-S".to_owned());
+        }
         let mut arg = |option: &str, value: String| args.extend([option.to_owned(), value]);
         arg("-kernel", kernel().display().to_string());
         arg("-initrd", initrd().display().to_string());
+        if let Some(socket) = &self.incoming {
+            arg("-incoming", format!("unix:{}", socket.display()));
+        }
         let letters: Vec<String> =
             (b'a'..=b'z').take(self.disks.len()).map(|c| format!("vd{}", char::from(c))).collect();
         let words =

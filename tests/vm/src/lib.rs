@@ -14,6 +14,6 @@ mod process;
 mod serial;
 
 pub use guest::{Disk, Guest, Job, Machine};
-pub use nbd::{NbdServer, fsck};
+pub use nbd::{NbdServer, fsck, fsck_copy};
 pub use process::{tool, until};
 pub use serial::{KEPT_STEPS, Promises, Serial, Verdict};

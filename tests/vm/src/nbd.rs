@@ -62,7 +62,14 @@ impl NbdServer {
 /// # Errors
 /// If it found anything wrong.
 pub fn fsck(image: &Path) -> Result<(), String> {
-    let copy = image.with_extension("fsck");
+    fsck_copy(image, &image.with_extension("fsck"))
+}
+
+/// Like [`fsck`], of an image that nothing can be written beside; the copy is gone afterwards.
+///
+/// # Errors
+/// If it found anything wrong.
+pub fn fsck_copy(image: &Path, copy: &Path) -> Result<(), String> {
     let run = |program: &str, args: &[&str]| {
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new(program).args(args).env("PATH", format!("{path}:/usr/sbin:/sbin")).output();
@@ -73,6 +80,6 @@ pub fn fsck(image: &Path) -> Result<(), String> {
     let (from, to) = (image.display().to_string(), copy.display().to_string());
     run("cp", &["--sparse=always", &from, &to])?;
     let checked = run("e2fsck", &["-E", "journal_only", "-p", &to]).and_then(|()| run("e2fsck", &["-fn", &to]));
-    std::fs::remove_file(&copy).ok();
+    std::fs::remove_file(copy).ok();
     checked
 }
