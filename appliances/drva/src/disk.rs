@@ -221,7 +221,11 @@ impl Disk {
 
     /// Every write is here before the guest hears of it, and so is everything that the disk held.
     pub(crate) async fn copied(&self) -> Result<(), tidemark_replication::Error> {
-        self.volume.copy_ends();
+        let why = |e: tidemark_io_filter::Error| tidemark_replication::Error::Source {
+            disk: self.volume.disk,
+            why: with_causes(&e),
+        };
+        self.volume.copy_ends().await.map_err(why)?;
         if !self.is_restorable() {
             self.volume.domain.event(EventBody::ConsistentFrom { disk: self.volume.disk }).await?;
             lock(&self.progress).gap_since = None;

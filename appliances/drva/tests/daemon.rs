@@ -408,6 +408,45 @@ async fn of_two_clients_the_one_that_began_to_write_last_may_unless_they_share_t
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_appliance_takes_a_domain_over_and_the_old_one_stops_serving_writes_at_once() {
+    let site = one_disk("write-through");
+    let old = site.start();
+    old.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 1M"]).await;
+    old.drain().await;
+    // Another one, with a log store of its own and a copy of the disk that somebody brought there.
+    let mut other = one_disk("write-through");
+    other.config = other.config.replace(
+        &format!("url = \"{}\"", other.path("bucket").display()),
+        &format!("url = \"{}\"", site.path("bucket").display()),
+    );
+    let mut copy = std::fs::read(site.path("root.img")).unwrap();
+    copy[4 << 20..5 << 20].fill(44);
+    std::fs::write(other.path("root.img"), copy).unwrap();
+    let new = other.start();
+    new.protected("root").await;
+    let fenced = async {
+        while !matches!(old.client.domain("shop").await.unwrap().state, DomainState::Fenced { .. }) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, fenced).await.expect("the old one finds out");
+    let image = format!("nbd+unix:///shop/web/root?socket={}", site.path("nbd.sock").display());
+    let mut command = Command::new("qemu-io");
+    let refused = run(command.args(["-f", "raw", "-t", "none", "-c", "write -P 2 0 4k", &image])).await;
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned() + &String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("failed"), "{said}");
+    other.qemu_io("root", &["read -P 1 0 1M", "write -P 3 2M 4k"]).await;
+    new.drain().await;
+    old.stop().await;
+    new.stop().await;
+    // What the copy differed in was found by comparison.
+    let restored = site.restored("root").await;
+    let primary = std::fs::read(other.path("root.img")).unwrap();
+    assert!(restored == primary && (restored[2 << 20], restored[4 << 20]) == (3, 44));
+}
+
 /// QEMU's server of a qcow2 image. Killed when it is dropped.
 struct QemuNbd(std::process::Child);
 

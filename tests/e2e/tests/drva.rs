@@ -184,27 +184,37 @@ fn kill_9_at_random_moments_loses_no_acknowledged_write_in_write_through() {
 }
 
 #[test]
-fn fio_verifies_what_it_wrote_through_the_daemon_on_the_primary_and_in_the_bucket() {
-    let site = site("write-back");
-    let daemon = site.serve(DISK);
-    let fio = |extra: &[&str]| {
+fn fio_verifies_what_it_wrote_through_the_daemon_on_the_primary_and_on_the_mount_of_the_last_lsn() {
+    for mode in ["write-back", "write-through"] {
+        let site = site(mode);
+        let daemon = site.serve(DISK);
+        let fio = |engine: &str, target: &str, extra: &[&str]| {
+            let mut command = Command::new("fio");
+            command.current_dir(site.dir()).args(["--name=job", engine, target, "--bs=4k", "--randseed=7", "--thread"]);
+            // Two jobs, each with connections and a half of the disk of its own.
+            command.args(["--numjobs=2", "--offset_increment=8M", "--size=8M", "--verify=crc32c", "--verify_fatal=1"]);
+            let ran = command.args(extra).output().unwrap();
+            assert!(ran.status.success(), "{mode}: {}", String::from_utf8_lossy(&ran.stderr));
+        };
         let uri = format!("--uri={}", site.uri(DISK));
-        let mut command = Command::new("fio");
-        command.current_dir(site.dir());
-        command.args(["--name=job", "--ioengine=nbd", &uri, "--rw=randrw", "--bs=4k", "--iodepth=16", "--size=16M"]);
-        command.args(["--verify=crc32c", "--verify_fatal=1", "--randseed=7"]).args(extra);
-        let ran = command.output().unwrap();
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    };
-    fio(&["--do_verify=1"]);
-    let through = export(&site);
-    assert!(daemon.said().contains("INFO"), "a service says what it does");
-    site.drain();
-    daemon.stop();
-    let primary = std::fs::read(site.path("disk.img")).unwrap();
-    assert!(primary == through, "the primary is what clients read");
-    let out = site.restored(DISK, "latest");
-    assert!(std::fs::read(out).unwrap() == primary);
+        fio("--ioengine=nbd", &uri, &["--iodepth=16", "--rw=randtrimwrite", "--do_verify=0"]);
+        fio("--ioengine=nbd", &uri, &["--iodepth=16", "--rw=randrw", "--do_verify=1"]);
+        let through = export(&site);
+        let converted = site.path("converted.raw");
+        run("qemu-img", ["convert", "-f", "raw", "-O", "raw", &site.uri(DISK), converted.to_str().unwrap()]);
+        assert!(std::fs::read(&converted).unwrap() == through, "{mode}: qemu-img and nbdcopy read the same");
+        assert!(daemon.said().contains("INFO"), "a service says what it does");
+        site.drain();
+        daemon.stop();
+        assert!(std::fs::read(site.path("disk.img")).unwrap() == through, "{mode}: the primary is what clients read");
+        let mounted = site.tidemark().mount(&site.bucket(), &site.path("time"), &[]);
+        let image = mounted.disk("latest", "vm", "disk");
+        assert!(std::fs::read(&image).unwrap() == through, "{mode}: and so is the mount");
+        for place in [site.path("disk.img"), image] {
+            let file = format!("--filename={}", place.display());
+            fio("--ioengine=psync", &file, &["--rw=randrw", "--verify_only=1"]);
+        }
+    }
 }
 
 /// A file system in memory that is full at some point.

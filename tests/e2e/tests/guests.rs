@@ -325,8 +325,9 @@ fn a_tap_that_is_attached_again_transfers_only_what_differs() {
     assert!(first > DISK_BYTES, "all of it: {first} bytes");
     site.drva(&["detach", "--disk", "d/vm/disk"]);
     site.until_disk_is(DISK, "gap");
-    let write = json!({ "command-line": "qemu-io -d vda \"write -P 7 8M 1M\"" });
-    runtime.block_on(command(&guest, "human-monitor-command", write));
+    let write = json!({ "command-line": "qemu-io -d /machine/peripheral/vda/virtio-backend \"write -P 7 8M 1M\"" });
+    let said = runtime.block_on(command(&guest, "human-monitor-command", write));
+    assert!(said.as_str().is_some_and(|said| said.contains("wrote 1048576")), "{said}");
     attach(&site, &guest);
     site.until_disk_is(DISK, "protected");
     site.drain();
@@ -352,6 +353,7 @@ fn a_guest_migrates_live_and_the_host_that_it_left_can_write_no_more() {
     left.wait_mark(5);
     let way = site.path("migration");
     let mut right = host("right").incoming(&way).boot();
+    until("the other host", || way.exists());
     runtime.block_on(command(&left, "migrate", json!({ "uri": format!("unix:{}", way.display()) })));
     until("migration", || {
         let status = runtime.block_on(command(&left, "query-migrate", json!({})));

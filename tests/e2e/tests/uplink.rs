@@ -135,7 +135,7 @@ fn on_a_line_of_a_tenth_of_its_rate_a_guest_is_slowed_to_what_the_line_takes_and
     let daemon = up.site.serve(DISK);
     up.site.until_disk_is(DISK, "protected");
     up.link.set(Line::Open(2 * MIB));
-    let mut load = up.load(&["--rate=20m", "--time_based", "--runtime=24"]);
+    let mut load = up.load(&["--rate=20m", "--time_based", "--runtime=18"]);
     let mut looks = Vec::new();
     while !load.ended() {
         looks.push(Look::at(&up.site));
@@ -170,7 +170,7 @@ fn fault_while_the_line_is_cut_for_longer_than_the_log_holds_the_guest_goes_on_a
     up.load(&["--io_size=16M"]).report();
     up.site.drva(&["bookmark", "d", "before"]);
     let before = std::fs::read(up.site.restored_of(&up.direct, DISK, "bookmark:before")).unwrap();
-    let mut load = up.load(&["--rate=20m", "--time_based", "--runtime=8"]);
+    let mut load = up.load(&["--rate=20m", "--time_based", "--runtime=5"]);
     up.link.set(Line::Cut);
     up.site.until_disk_is(DISK, "gap");
     assert!(!load.ended(), "it writes on");

@@ -156,9 +156,19 @@ impl DiskVolume {
         lock(&self.copy).get_or_insert_with(|| Arc::new(Copy::new(self.disk, blocks))).clone()
     }
 
-    /// The copy is complete.
-    pub(crate) fn copy_ends(&self) {
+    /// The copy is complete: logs what had waited for that.
+    pub(crate) async fn copy_ends(&self) -> Result<()> {
+        let Some(copy) = lock(&self.copy).clone() else { return Ok(()) };
+        for extent in copy.ends() {
+            let range = ByteRange::new(extent.start * BLOCK_BYTES, extent.byte_len());
+            // Whoever writes there is before this, and took its part out, or comes after it.
+            let _held = self.ranges.exclusive(range).await;
+            for zeros in copy.still_zero(extent) {
+                self.logged(zeros, Body::Zero, Persist::Normal).await?;
+            }
+        }
         *lock(&self.copy) = None;
+        Ok(())
     }
 
     /// Gives the disk another size: logged first, then on the primary; a smaller primary is cut last.
@@ -216,16 +226,18 @@ impl DiskVolume {
 
     /// Logs a change, waits until it is durable, and in write-through until the primary has it.
     async fn change(&self, extent: Extent, body: Body, persist: Persist) -> Result<()> {
-        let bytes = if let Body::Data(data) = &body { data.len() as u64 } else { 0 };
         if let Some(why) = self.broken() {
             return Err(Error::failed("write to the disk", why));
         }
         let copy = lock(&self.copy).clone();
-        if let Some(copy) = copy
-            && copy.is_known(extent, &body).await
-        {
-            return Ok(());
+        match copy {
+            Some(copy) if copy.takes(extent, &body).await => Ok(()),
+            _ => self.logged(extent, body, persist).await,
         }
+    }
+
+    async fn logged(&self, extent: Extent, body: Body, persist: Persist) -> Result<()> {
+        let bytes = if let Body::Data(data) = &body { data.len() as u64 } else { 0 };
         let mut admitted = false;
         let mut placed_at = Lsn::ZERO;
         let logged = loop {
