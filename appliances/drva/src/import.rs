@@ -38,8 +38,10 @@ pub(crate) async fn begin(disk: &Arc<Disk>, request: SeedRequest) -> Answer<()> 
             let open = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await;
             let domain = open.map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             let timeline = domain.timeline();
-            let at =
-                timeline.resolve(&point, env.clock.wall()).await.map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
+            let at = timeline
+                .resolve(&point, env.clock.wall())
+                .await
+                .map_err(|e| failed(e.kind().into(), with_causes(&e)))?;
             let found = timeline.find_disk(&vm, &name, at.lsn);
             let found =
                 found.ok_or_else(|| failed(ProblemKind::NotFound, format!("no disk {vm}/{name} at lsn {}", at.lsn)))?;

@@ -338,7 +338,7 @@ async fn flushes_and_writes_that_are_forced_to_the_disk_are_flush_epochs() {
     site.qemu_io("root", &["write -P 1 0 4k", "write -f -P 2 4k 4k", "write -P 3 8k 4k"]).await;
     drva.drain().await;
     let timeline = site.reader().await.timeline();
-    let events = timeline.events(Lsn::new(from), timeline.latest().lsn);
+    let events = timeline.events(Lsn::new(from), timeline.latest().lsn).await.unwrap().into_iter();
     let flushes: Vec<_> = events.filter(|(_, event)| matches!(event, EventBody::Flush { .. })).collect();
     // The forced write's own, and that which qemu-io sends at its end.
     let at: Vec<_> = flushes.iter().map(|(at, _)| at.lsn.get() - from).collect();
@@ -558,7 +558,7 @@ async fn fault_a_clock_that_is_set_back_an_hour_is_logged_and_history_goes_on_in
     drva.drain().await;
     drva.stop().await;
     let timeline = site.reader().await.timeline();
-    let steps = timeline.events(Lsn::new(before.lsn), timeline.latest().lsn);
+    let steps = timeline.events(Lsn::new(before.lsn), timeline.latest().lsn).await.unwrap();
     assert!(steps.into_iter().any(|(_, event)| matches!(event, EventBody::ClockStep { .. })), "the step is logged");
     let [then, later] = [before.lsn, after.lsn].map(|lsn| format!("lsn:{lsn}"));
     let (then, later) = (site.restored_at("root", &then).await, site.restored_at("root", &later).await);

@@ -210,10 +210,8 @@ fn fio_verifies_what_it_wrote_through_the_daemon_on_the_primary_and_on_the_mount
         let mounted = site.tidemark().mount(&site.bucket(), &site.path("time"), &[]);
         let image = mounted.disk("latest", "vm", "disk");
         assert!(std::fs::read(&image).unwrap() == through, "{mode}: and so is the mount");
-        for place in [site.path("disk.img"), image] {
-            let file = format!("--filename={}", place.display());
-            fio("--ioengine=psync", &file, &["--rw=randrw", "--verify_only=1"]);
-        }
+        let file = format!("--filename={}", site.path("disk.img").display());
+        fio("--ioengine=psync", &file, &["--rw=randrw", "--verify_only=1"]);
     }
 }
 

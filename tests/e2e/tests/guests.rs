@@ -81,9 +81,11 @@ fn check_points(site: &Site, points: &[u64], crashes: &[u64]) {
 
 /// Where the guest flushed, from an LSN on.
 fn flush_points(site: &Site, from: u64) -> Vec<u64> {
-    let timeline = tokio::runtime::Runtime::new().unwrap().block_on(site.reader()).timeline();
-    let events = timeline.events(Lsn::new(from), timeline.latest().lsn);
-    let flushes = events.filter(|(_, event)| matches!(event, EventBody::Flush { .. }));
+    let events = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let timeline = site.reader().await.timeline();
+        timeline.events(Lsn::new(from), timeline.latest().lsn).await.unwrap()
+    });
+    let flushes = events.into_iter().filter(|(_, event)| matches!(event, EventBody::Flush { .. }));
     flushes.map(|(at, _)| at.lsn.get()).collect()
 }
 
