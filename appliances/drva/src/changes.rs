@@ -25,11 +25,12 @@ impl Changes {
             match told.iter().find(|(lsn, _)| *lsn == since) {
                 Some((_, changed)) => changed.clone(),
                 None => {
-                    let changed: Arc<[Extent]> = match tokio::time::timeout(PATIENCE, look(disk, since)).await {
-                        Ok(Ok(changed)) => changed.into(),
+                    let looked = tokio::time::timeout(PATIENCE, look(disk, since)).await;
+                    let looked = looked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                    let changed: Arc<[Extent]> = match looked {
+                        Ok(changed) => changed.into(),
                         // True of any disk, and the client fetches all of it.
-                        failed => {
-                            let why = failed.map_or_else(|_| "no answer in time".to_owned(), |e| e.unwrap_err());
+                        Err(why) => {
                             tracing::warn!(disk = %disk.address, %since, why, "all of the disk counts as changed");
                             [Extent::new(0, disk.volume.blocks())].into()
                         }

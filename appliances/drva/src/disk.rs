@@ -178,6 +178,12 @@ impl Disk {
         Some(Attachment::Tap { qmp_socket, node, tap: state })
     }
 
+    /// Whether QEMU mirrors to us, or will once it can.
+    pub(crate) fn is_tapped(&self) -> bool {
+        let over = |state| matches!(state, QemuTap::Failed(_) | QemuTap::Detached | QemuTap::Gone(_));
+        lock(&self.tap).as_ref().is_some_and(|attached| !over(attached.tap.state()))
+    }
+
     pub(crate) fn attached(&self, attached: Attached) {
         *lock(&self.tap) = Some(attached);
     }

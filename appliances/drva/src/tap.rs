@@ -31,6 +31,9 @@ pub(crate) async fn attach(disk: &Arc<Disk>, request: AttachRequest, nbd_socket:
         let detail = format!("{} has a primary: its VM runs on our export", disk.address);
         return Err(Problem::conflict(detail).hint("only a disk that was added without a primary can be tapped"));
     }
+    if disk.is_tapped() {
+        return Err(Problem::conflict(format!("{} is tapped already", disk.address)).hint("detach it first"));
+    }
     let Some(socket) = nbd_socket else {
         return Err(Problem::conflict("the appliance has no NBD unix socket for QEMU to mirror to")
             .hint("set `socket` in [nbd]"));

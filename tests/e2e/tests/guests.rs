@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tidemark_e2e::drva::Site;
 use tidemark_e2e::system::{pause, until};
 use tidemark_env::{Entropy, SeededEntropy};
 use tidemark_format::{EventBody, Lsn};
 use tidemark_qemu::{Address, Qmp, QmpOptions};
-use tidemark_vm::{Disk, Guest, Job, Machine, Promises, Serial, fsck, fsck_copy};
+use tidemark_vm::{Disk, Guest, Job, Machine, Promises, Serial, fsck, fsck_copy, initrd, kernel, tool};
 
 const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark-under-test");
 const DISK: &str = "vm/disk";
@@ -24,8 +25,9 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(120);
 /// Points that are looked at around each crash.
 const POINTS: usize = 20;
 
-fn rounds() -> u64 {
-    std::env::var("TIDEMARK_GUEST_ROUNDS").map_or(2, |rounds| rounds.parse().expect("a number of rounds"))
+/// How often everything is killed, if nobody says how often.
+fn rounds(few: u64) -> u64 {
+    std::env::var("TIDEMARK_GUEST_ROUNDS").map_or(few, |rounds| rounds.parse().expect("a number of rounds"))
 }
 
 fn domain(disks: &str) -> Site {
@@ -116,7 +118,7 @@ fn guest_and_appliance_are_killed_together_and_what_was_durable_is_on_the_primar
     let machine = Machine::new(site.dir(), "guest").disk(Disk::nbd(&nbd, EXPORT, RECONNECT_DELAY)).job(Job::WRITE);
     let mut moment = dice(5, 1500);
     let (mut promises, mut crashes, mut whole_from) = (Promises::default(), Vec::new(), 0);
-    for round in 0..rounds() {
+    for round in 0..rounds(2) {
         let mut daemon = site.start();
         until("NBD socket", || UnixStream::connect(&nbd).is_ok());
         // Whether the domain is open by then or not.
@@ -186,7 +188,7 @@ fn a_tapped_guest_outlives_its_appliance_and_what_was_durable_is_in_the_bucket()
     let (site, machine) = tapped();
     let mut moment = dice(6, 1500);
     let (mut promises, mut crashes, mut whole_from) = (Promises::default(), Vec::new(), 0);
-    for round in 0..rounds() {
+    for round in 0..rounds(1) {
         let mut daemon = site.serve(DISK);
         let mut guest = machine.boot();
         guest.wait_ready();
@@ -322,6 +324,14 @@ fn a_tap_that_is_attached_again_transfers_only_what_differs() {
     let shipped = || site.status()["requests"]["put"]["bytes"].as_u64().unwrap();
     attach(&site, &guest);
     site.until_disk_is(DISK, "protected");
+    let again =
+        site.tidemark().run(["drva", "--socket", site.path("api.sock").to_str().unwrap(), "attach"].iter().chain(&[
+            "--qmp",
+            "/no/such/qmp",
+            "--disk",
+            "d/vm/disk",
+        ]));
+    assert!(again.stderr.contains("is tapped already"), "{again:?}");
     site.drain();
     let first = shipped();
     assert!(first > DISK_BYTES, "all of it: {first} bytes");
@@ -375,5 +385,121 @@ fn a_guest_migrates_live_and_the_host_that_it_left_can_write_no_more() {
     fsck(&primary).unwrap();
     let restored = site.restored(DISK, "latest");
     assert!(std::fs::read(&primary).unwrap() == std::fs::read(&restored).unwrap());
+    promises.check(&checked(site.dir(), &restored)).unwrap();
+}
+
+/// A libvirt of its own, in namespaces of its own: with the directory in which it finds `vm.xml` as the first word.
+const LIBVIRT: &str = r#"
+set -e
+for dir in /etc/libvirt /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
+    mkdir -p $dir
+    mount -t tmpfs none $dir
+done
+for file in passwd group; do
+    cp /etc/$file "$1/$file"
+    grep -q ^libvirt-qemu: "$1/$file" || echo libvirt-qemu:x:64055:64055 >>"$1/$file"
+    grep -q ^kvm: "$1/$file" || echo kvm:x:64056: >>"$1/$file"
+    sed -i 's/^\(libvirt-qemu:x:[0-9]*:[0-9]*\)$/\1::\/:\/bin\/false/' "$1/passwd"
+    mount --bind "$1/$file" /etc/$file
+done
+printf 'user = "root"\ngroup = "root"\nstdio_handler = "file"\nsecurity_driver = "none"\nnamespaces = []\n' >/etc/libvirt/qemu.conf
+/usr/sbin/libvirtd &
+until virsh -q -c qemu:///system list >/dev/null 2>&1; do sleep 0.1; done
+virsh -q -c qemu:///system create "$1/vm.xml"
+wait
+"#;
+
+/// A process, and all that it started, for as long as this lives.
+struct Namespace(std::process::Child);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Starts libvirt with a VM that writes to its own disk, and has a second control socket for us.
+fn libvirt(site: &Site) -> Namespace {
+    let at = site.dir().display();
+    let (emulator, kernel, initrd) = (tool("qemu-system-x86_64"), kernel(), initrd());
+    let [emulator, kernel, initrd] = [&emulator, &kernel, &initrd].map(|path| path.canonicalize().unwrap());
+    let xml = format!(
+        "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+           <name>vm</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>
+           <os>
+             <type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel><initrd>{}</initrd>
+             <cmdline>console=ttyS0 quiet panic=-1 rdinit=/init job=write steps=1000000 disks=vda</cmdline>
+           </os>
+           <features><acpi/></features>
+           <devices>
+             <emulator>{}</emulator>
+             <disk type='file' device='disk'>
+               <driver name='qemu' type='raw' cache='none' discard='unmap'/><source file='{at}/own.img'/>
+               <target dev='vda' bus='virtio'/>
+             </disk>
+             <serial type='file'><source path='{at}/serial'/></serial><memballoon model='none'/>
+           </devices>
+           <qemu:commandline>
+             <qemu:arg value='-qmp'/><qemu:arg value='unix:{at}/qmp,server=on,wait=off'/>
+           </qemu:commandline>
+         </domain>",
+        kernel.display(),
+        initrd.display(),
+        emulator.display(),
+    );
+    std::fs::write(site.path("vm.xml"), xml).unwrap();
+    let log = std::fs::File::create(site.path("libvirt.log")).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "--",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
+    command.args(["sh", "-c", LIBVIRT, "libvirt"]).arg(site.dir()).stdin(Stdio::null());
+    Namespace(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+}
+
+#[test]
+fn a_vm_that_libvirt_runs_is_tapped_and_goes_on_when_the_appliance_dies() {
+    let (site, _) = tapped();
+    let daemon = site.serve(DISK);
+    let vm = libvirt(&site);
+    let serial = || Serial::new(&std::fs::read(site.path("serial")).unwrap_or_default());
+    let more = |steps: u64| {
+        let wanted = serial().last_mark() + steps;
+        tidemark_vm::until("marks", || {
+            assert_eq!(serial().failure(), None);
+            Some(()).filter(|()| serial().last_mark() >= wanted)
+        });
+    };
+    let attach = || {
+        let qmp = site.path("qmp").display().to_string();
+        site.drva(&["attach", "--qmp", &qmp, "--disk", "d/vm/disk", "--node", "libvirt-1-format"]);
+        site.until_disk_is(DISK, "protected");
+    };
+    more(3);
+    attach();
+    more(3);
+    daemon.kill();
+    more(1);
+    let daemon = site.serve(DISK);
+    attach();
+    more(3);
+    drop(vm);
+    let mut promises = Promises::default();
+    promises.add(&serial());
+    daemon.kill();
+    let daemon = site.serve(DISK);
+    site.drain();
+    daemon.stop();
+    let restored = site.restored(DISK, &format!("lsn:{}", end_of_history(&site)));
+    fsck(&restored).unwrap();
     promises.check(&checked(site.dir(), &restored)).unwrap();
 }

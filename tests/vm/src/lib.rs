@@ -15,5 +15,5 @@ mod serial;
 
 pub use guest::{Disk, Guest, Job, Machine};
 pub use nbd::{NbdServer, fsck, fsck_copy};
-pub use process::{tool, until};
+pub use process::{initrd, kernel, tool, until};
 pub use serial::{KEPT_STEPS, Promises, Serial, Verdict};

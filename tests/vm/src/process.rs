@@ -25,11 +25,19 @@ pub fn tool(name: &str) -> PathBuf {
     installed("bin").join(name)
 }
 
-pub(crate) fn kernel() -> PathBuf {
+/// The kernel that guests boot.
+///
+/// # Panics
+/// If it was not installed.
+pub fn kernel() -> PathBuf {
     installed("vmlinuz")
 }
 
-pub(crate) fn initrd() -> PathBuf {
+/// Its initrd, whose job the kernel's command line names.
+///
+/// # Panics
+/// If it was not installed.
+pub fn initrd() -> PathBuf {
     installed("initrd")
 }
 
