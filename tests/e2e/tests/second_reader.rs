@@ -29,6 +29,12 @@ fn the_figures_of_the_spec_are_what_their_text_makes() {
     assert_eq!(answer.code, Some(0), "{}", answer.text);
 }
 
+#[test]
+fn the_mutants_of_our_reader_find_what_they_take_out() {
+    let answer = python(&["../../tests/spec/mutants.py", "--check"], "", &[]);
+    assert_eq!(answer.code, Some(0), "{}", answer.text);
+}
+
 /// The second reader is documentation: it stays short. All of `tlf` is at most 600 lines, comments and blank ones too; with the
 /// programs around it, and the access to stores, it is at most 600 lines of code.
 #[test]
