@@ -1,9 +1,9 @@
 meta:
   id: tlf_record
-  title: Record of Tidemark's log format (claim, hint, root)
+  title: Record of Tidemark's log format (claim, hint, root, retention)
   license: Apache-2.0
   endian: le
-doc: SPEC.md, Records. The body is CBOR, `claim`, `hint` or `root` of tlf.cddl.
+doc: SPEC.md, Records. The body is CBOR, `claim`, `hint`, `root` or `retention` of tlf.cddl.
 seq:
   - id: magic
     contents: [0x89, 0x54, 0x4c, 0x52, 0x0d, 0x0a, 0x1a, 0x0a]
@@ -28,3 +28,4 @@ enums:
     1: claim
     2: hint
     3: root
+    4: retention

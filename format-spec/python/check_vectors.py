@@ -110,7 +110,7 @@ def check_domain(path):
 
 def of_index(path):
     """Of what a reader of level R0 never looks at."""
-    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root"))
+    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root", "v/retention"))
 
 
 root = pathlib.Path(sys.argv[1])

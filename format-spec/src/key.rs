@@ -53,6 +53,8 @@ pub enum ObjectKey {
     Hint,
     /// `v/root`: a copy of a root that was the newest a while ago. Overwritten.
     RootCopy,
+    /// `v/retention`: how long points shall stay. Overwritten.
+    Retention,
     /// `v/probe/<nonce>`: written while a store's promises are tested at attach.
     Probe {
         /// Random name, so that no two probes meet.
@@ -75,7 +77,7 @@ impl ObjectKey {
     }
     /// True for the few objects that may be overwritten; every other key holds one byte string for ever.
     pub const fn is_mutable(&self) -> bool {
-        matches!(self, Self::Hint | Self::RootCopy | Self::Probe { .. })
+        matches!(self, Self::Hint | Self::RootCopy | Self::Retention | Self::Probe { .. })
     }
     /// The family of the key: its first path element. Requests are counted by it.
     pub const fn family(&self) -> KeyFamily {
@@ -86,7 +88,7 @@ impl ObjectKey {
             Self::Base { .. } => KeyFamily::Base,
             Self::Index { .. } => KeyFamily::Index,
             Self::Root { .. } => KeyFamily::Root,
-            Self::Hint | Self::RootCopy | Self::Probe { .. } => KeyFamily::Volatile,
+            Self::Hint | Self::RootCopy | Self::Retention | Self::Probe { .. } => KeyFamily::Volatile,
         }
     }
 }
@@ -154,6 +156,7 @@ impl fmt::Display for ObjectKey {
             Self::Root { epoch, seq } => write!(f, "root/{:016x}/{:016x}", epoch.get(), seq.get()),
             Self::Hint => f.write_str("v/hint"),
             Self::RootCopy => f.write_str("v/root"),
+            Self::Retention => f.write_str("v/retention"),
             Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
         }
     }
@@ -190,6 +193,7 @@ fn parse(text: &str) -> Option<ObjectKey> {
         ("root", Some(of), Some(number)) => ObjectKey::Root { epoch: epoch(of)?, seq: seq(number)? },
         ("v", Some("hint"), None) => ObjectKey::Hint,
         ("v", Some("root"), None) => ObjectKey::RootCopy,
+        ("v", Some("retention"), None) => ObjectKey::Retention,
         ("v", Some("probe"), Some(nonce)) => ObjectKey::Probe { nonce: unhex(nonce.as_bytes())?.try_into().ok()? },
         _ => return None,
     };
@@ -213,6 +217,7 @@ mod tests {
             ObjectKey::Root { epoch, seq },
             ObjectKey::Hint,
             ObjectKey::RootCopy,
+            ObjectKey::Retention,
             ObjectKey::Probe { nonce: *b"0123456789abcdef" },
         ] {
             let text = key.to_string();

@@ -20,6 +20,7 @@ pub mod key;
 pub mod kind;
 pub mod logstore;
 pub mod record;
+pub mod retention;
 pub mod root;
 pub mod segment;
 pub mod table;
@@ -43,6 +44,7 @@ pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
 pub use kind::{ErrorKind, with_causes};
 pub use record::{Claim, ClaimMode, Hint};
+pub use retention::{Hold, Mark, Policy, Retained, Retention};
 pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
 pub use table::{

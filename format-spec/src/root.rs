@@ -6,6 +6,7 @@ use crate::header::Expect;
 use crate::ids::{DomainId, Epoch, Lsn, Seq, TimeNs};
 use crate::key::ObjectKey;
 use crate::record::{KIND_ROOT, open, seal};
+use crate::retention::Retained;
 use crate::table::{TableKind, TableRef};
 
 /// Largest root in bytes (SPEC.md §limits).
@@ -52,6 +53,8 @@ pub struct Root {
     pub epochs: Vec<EpochStart>,
     /// All tables: by kind, then by LSN, then in the order of their rows.
     pub tables: Vec<TableRef>,
+    /// The points that are offered; `None`: all.
+    pub retained: Option<Retained>,
 }
 
 impl Root {
@@ -77,7 +80,7 @@ impl Root {
         let epoch = |start: &EpochStart| {
             Fields::default().with("epoch", start.epoch.get()).with("first", start.first_lsn.get())
         };
-        Fields::default()
+        let fields = Fields::default()
             .with("domain", self.domain.bytes().as_slice())
             .with("epoch", self.epoch.get())
             .with("seq", self.seq.get())
@@ -88,7 +91,11 @@ impl Root {
             .with("tail_time", self.through.time.get())
             .with("first_time", self.first_time.get())
             .with("epochs", self.epochs.iter().map(epoch).collect::<Vec<_>>())
-            .with("tables", self.tables.iter().map(TableRef::fields).collect::<Vec<_>>())
+            .with("tables", self.tables.iter().map(TableRef::fields).collect::<Vec<_>>());
+        match &self.retained {
+            Some(retained) => retained.put(fields),
+            None => fields,
+        }
     }
 
     /// The object's bytes.
@@ -144,6 +151,7 @@ impl Root {
             first_time: TimeNs::new(uint("first_time")?),
             epochs: fields.list(what, "epochs")?.iter().map(epoch).collect::<Result<_>>()?,
             tables: fields.list(what, "tables")?.iter().map(TableRef::from_fields).collect::<Result<_>>()?,
+            retained: Retained::take(what, &fields)?,
         };
         if root.domain != domain {
             return Err(FormatError::WrongDomain { found: root.domain, expected: domain });

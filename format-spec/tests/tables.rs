@@ -316,6 +316,7 @@ fn root() -> Root {
     let events = table(vec![EventRow { event, time: TimeNs::new(1) }]).1;
     let span = |table: TableRef| TableRef { first_lsn: lsn(1), last_lsn: lsn(8), ..table };
     Root {
+        retained: None,
         domain: DOMAIN,
         epoch: Epoch::new(3),
         seq: Seq::new(1),
@@ -445,5 +446,26 @@ proptest! {
                 read_forged::<EventRow>(&bytes, &table);
             }
         }
+    }
+}
+
+#[test]
+fn roots_offer_points_in_order_or_are_refused() {
+    //= SPEC.md#retention
+    //# RN-2
+    let mark = |at: u64| Mark { lsn: lsn(at), time: TimeNs::new(at) };
+    let with = |kept: &[u64], horizon| {
+        let kept = kept.iter().copied().map(mark).collect();
+        Root { retained: Some(Retained { horizon: mark(horizon), kept }), ..root() }
+    };
+    let good = with(&[1, 3], 5);
+    let expect = Expect { domain: DOMAIN, key: good.key() };
+    assert_eq!(Root::decode(&good.encode().unwrap(), &expect).unwrap(), good);
+    let offered = good.retained.unwrap();
+    assert_eq!([1, 2, 3, 4, 5, 9].map(|at| offered.offers(lsn(at))), [true, false, true, false, true, true]);
+    assert_eq!(offered.nearest(lsn(2)), (Some(mark(1)), mark(3)));
+    assert_eq!(offered.nearest(lsn(4)), (Some(mark(3)), mark(5)));
+    for (kept, horizon) in [(&[3, 1][..], 5), (&[1, 1], 5), (&[1, 5], 5), (&[1, 6], 5), (&[0, 1], 5), (&[], 0)] {
+        assert!(with(kept, horizon).encode().is_err(), "{kept:?} before {horizon}");
     }
 }

@@ -186,6 +186,7 @@ fn the_specification_lists_every_shape_of_key() {
         ObjectKey::Root { epoch, seq },
         ObjectKey::Hint,
         ObjectKey::RootCopy,
+        ObjectKey::Retention,
         ObjectKey::Probe { nonce: [0xab; 16] },
     ];
     let hex = |number: u64| format!("{number:016x}");

@@ -2,7 +2,7 @@
 //!
 //! A [`Maintainer`] claims an epoch of its own, turns the rows of final log segments into runs, merges eight runs of a level
 //! into one of the next, and publishes each step as a root. A step is whole or absent: whoever comes next, after a crash or a
-//! takeover, goes on from the newest root.
+//! takeover, goes on from the newest root. At the end of a pass it decides which points the domain still offers.
 //!
 //! Invariants: nothing is written before the claim is durable, no root before its tables; only final segments are indexed; what
 //! to do is decided in [`core`], without I/O; memory is bounded by [`MaintenanceOptions`], however many rows a merge has.
@@ -14,10 +14,12 @@ mod error;
 mod maintainer;
 mod options;
 mod output;
+mod retain;
 mod source;
 mod status;
 
 pub use error::{Error, Result};
 pub use maintainer::{From, Maintainer, PassReport};
 pub use options::MaintenanceOptions;
+pub use retain::{RetentionPlan, retention_plan, wish};
 pub use status::{IndexStatus, LevelStatus, status};

@@ -6,14 +6,16 @@ use crate::core::plan::{Run, next_merge, next_run, runs};
 use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
 use crate::output::{Output, Part};
+use crate::retain::plan_of;
 use crate::source::Source;
 use crate::status::{IndexStatus, genesis};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tidemark_bucket::Appender;
 use tidemark_env::Env;
 use tidemark_format::{
-    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Lsn, ObjectKey, PlacedRow, Root, SegmentRow, Seq,
-    TableKind, TableRef, Through,
+    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Lsn, ObjectKey, PlacedRow, Retained, Root, SegmentRow, Seq,
+    TableKind, TableRef, Through, with_causes,
 };
 use tidemark_history::{Heads, Log, Roots, Segment, Tables, Walk, time_in};
 
@@ -46,6 +48,8 @@ pub struct PassReport {
     pub bytes: u64,
     /// Roots that were published.
     pub roots: u64,
+    /// Points that are no longer offered: runs of LSNs, oldest first.
+    pub dropped: Vec<RangeInclusive<Lsn>>,
     /// The index after it; `None` if there is nothing to index.
     pub index: Option<IndexStatus>,
 }
@@ -90,9 +94,9 @@ impl Maintainer {
     /// `Fenced` once a newer maintainer has claimed; damage of the log; store errors.
     pub async fn pass(&mut self, from: From, mut progress: impl FnMut(&PassReport)) -> Result<PassReport> {
         let mut report = PassReport::default();
-        let mut root = match from {
-            From::NewestRoot => self.newest_root().await?,
-            From::Scratch => None,
+        let (mut root, retained) = match from {
+            From::NewestRoot => (self.newest_root().await?, None),
+            From::Scratch => (None, self.retained_before().await),
         };
         let mut room = self.options.heads_held_max.max(1);
         loop {
@@ -106,7 +110,7 @@ impl Maintainer {
                     break;
                 }
                 let run: Vec<Arc<Segment>> = ready[..count].to_vec();
-                let next = self.add_run(root.as_ref(), &run, &mut report).await?;
+                let next = self.add_run(root.as_ref(), &run, &retained, &mut report).await?;
                 log = log.rebased(&next.through).expect("the run ends with a segment of the log");
                 root = Some(self.merge_all(next, &mut report).await?);
                 indexed_any = true;
@@ -119,10 +123,33 @@ impl Maintainer {
             room = if indexed_any { self.options.heads_held_max.max(1) } else { room.saturating_mul(2) };
         }
         if let Some(newest) = root.take() {
-            root = Some(self.merge_all(newest, &mut report).await?);
+            let newest = self.merge_all(newest, &mut report).await?;
+            root = Some(self.retain(newest, &mut report).await?);
         }
         report.index = root.as_ref().map(IndexStatus::of);
         Ok(report)
+    }
+
+    /// What the newest root offers, though nothing else of it is used. If it cannot be read, everything is offered: that is true
+    /// as long as nothing was deleted.
+    async fn retained_before(&self) -> Option<Retained> {
+        match self.newest_root().await {
+            Ok(root) => root.and_then(|root| root.retained),
+            Err(error) => {
+                tracing::warn!("{}; points that it no longer offered are offered again", with_causes(&error));
+                None
+            }
+        }
+    }
+
+    /// Publishes which points are offered from now on, if that changed.
+    async fn retain(&mut self, root: Root, report: &mut PassReport) -> Result<Root> {
+        let plan = plan_of(self.bucket.read_only(), &self.tables, &root, self.env.clock.wall()).await?;
+        if plan.after == plan.before {
+            return Ok(root);
+        }
+        report.dropped = plan.dropped;
+        self.publish(Root { retained: Some(plan.after), ..root }, report).await
     }
 
     async fn newest_root(&self) -> Result<Option<Root>> {
@@ -161,7 +188,13 @@ impl Maintainer {
     }
 
     /// Builds a run of level 0 from segments that follow what `root` covers, and publishes it.
-    async fn add_run(&mut self, root: Option<&Root>, run: &[Arc<Segment>], report: &mut PassReport) -> Result<Root> {
+    async fn add_run(
+        &mut self,
+        root: Option<&Root>,
+        run: &[Arc<Segment>],
+        retained: &Option<Retained>,
+        report: &mut PassReport,
+    ) -> Result<Root> {
         let (first, last) = (&run[0], &run[run.len() - 1]);
         let lsns = (first.first(), last.last());
         let sources = run.iter().map(|segment| Source::segment(segment)).collect();
@@ -200,7 +233,9 @@ impl Maintainer {
         report.segments += run.len() as u64;
         report.rows += rows;
         report.runs += 1;
-        self.publish(through, first_time, epochs, tables, report).await
+        let retained = root.map_or(retained, |root| &root.retained).clone();
+        let (domain, epoch, seq) = (self.domain, Epoch::new(0), Seq::new(0));
+        self.publish(Root { domain, epoch, seq, through, first_time, epochs, tables, retained }, report).await
     }
 
     /// Merges until there is nothing to merge.
@@ -250,23 +285,16 @@ impl Maintainer {
         made.extend(kept.copied());
         report.merges += 1;
         report.merged_rows += rows;
-        self.publish(root.through, root.first_time, root.epochs.clone(), made, report).await
+        self.publish(Root { tables: made, ..root.clone() }, report).await
     }
 
-    /// Puts a root whose tables are all durable, copies it, and looks whether somebody newer has come.
-    async fn publish(
-        &mut self,
-        through: Through,
-        first_time: tidemark_format::TimeNs,
-        epochs: Vec<EpochStart>,
-        mut tables: Vec<TableRef>,
-        report: &mut PassReport,
-    ) -> Result<Root> {
-        tables.sort_by_key(|table| (table.kind, table.first_lsn, table.bounds.low, table.seq));
-        let domain = self.domain;
+    /// Puts a root whose tables are all durable as the next one of our epoch, copies it, and looks whether somebody newer has
+    /// come.
+    async fn publish(&mut self, mut root: Root, report: &mut PassReport) -> Result<Root> {
+        root.tables.sort_by_key(|table| (table.kind, table.first_lsn, table.bounds.low, table.seq));
         let bucket = self.bucket.clone();
         let owned = self.owned().await?;
-        let root = Root { domain, epoch: owned.epoch, seq: owned.next_root, through, first_time, epochs, tables };
+        (root.epoch, root.seq) = (owned.epoch, owned.next_root);
         let bytes = root.encode().map_err(|source| Error::Format { key: root.key(), source })?;
         let put = bucket.put(&root.key(), bytes.clone()).await;
         put.map_err(|source| Error::store("publish a root", source))?;

@@ -4,7 +4,7 @@ use crate::core::plan::runs;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use tidemark_bucket::ReadOnly;
-use tidemark_format::{Epoch, ErrorKind, Genesis, Lsn, ObjectKey, Root, Seq, TableKind, TimeNs};
+use tidemark_format::{DomainId, Epoch, ErrorKind, Genesis, Lsn, ObjectKey, Root, Seq, TableKind, TimeNs};
 use tidemark_history::Roots;
 
 /// Runs of one level.
@@ -69,10 +69,14 @@ impl IndexStatus {
 /// `NoDomain`, `Format` for a damaged genesis or root; store errors.
 pub async fn status(bucket: &ReadOnly) -> Result<Option<IndexStatus>> {
     let genesis = genesis(bucket).await?;
-    let roots = Roots::new(bucket.clone(), genesis.domain);
+    Ok(newest_root(bucket, genesis.domain).await?.as_ref().map(IndexStatus::of))
+}
+
+pub(crate) async fn newest_root(bucket: &ReadOnly, domain: DomainId) -> Result<Option<Root>> {
+    let roots = Roots::new(bucket.clone(), domain);
     let copy = roots.copy().await;
     let newest = roots.newest_claim(copy.as_ref().map_or(Epoch::new(0), |root| root.epoch)).await?;
-    Ok(roots.newest_up_to(newest, copy.as_ref()).await?.as_ref().map(IndexStatus::of))
+    Ok(roots.newest_up_to(newest, copy.as_ref()).await?)
 }
 
 pub(crate) async fn genesis(bucket: &ReadOnly) -> Result<Genesis> {

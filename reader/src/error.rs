@@ -76,6 +76,14 @@ pub enum Error {
         /// The oldest point, as text.
         oldest: String,
     },
+    /// The domain does not keep the point any longer.
+    #[error("cannot go to lsn {wanted}: it is no longer retained; the nearest is {nearest}")]
+    NotRetained {
+        /// The LSN asked for.
+        wanted: Lsn,
+        /// The nearest points that are, before and behind it, as text.
+        nearest: String,
+    },
     /// The point is an LSN that does not exist yet.
     #[error("cannot go to lsn {wanted}: the newest is lsn {latest}")]
     AfterHistory {
@@ -189,9 +197,11 @@ impl Error {
             Self::Chain { .. } | Self::Missing { .. } | Self::Retracted { .. } | Self::Unknown { .. } => {
                 ErrorKind::DataLoss
             }
-            Self::BadPoint { .. } | Self::BeforeHistory { .. } | Self::NotRestorable { .. } | Self::Sink { .. } => {
-                ErrorKind::FixRequest
-            }
+            Self::BadPoint { .. }
+            | Self::BeforeHistory { .. }
+            | Self::NotRetained { .. }
+            | Self::NotRestorable { .. }
+            | Self::Sink { .. } => ErrorKind::FixRequest,
             Self::Deadline { .. } | Self::TaskLost => ErrorKind::Retry,
             Self::Shared(inner) => inner.kind(),
         }
@@ -203,9 +213,10 @@ impl Error {
             Self::NoDomain { .. } => {
                 Some("check the URL, or make a domain with `tidemark domain create URL --name NAME`")
             }
-            Self::BeforeHistory { .. } | Self::AfterHistory { .. } | Self::NoBookmark { .. } => {
-                Some("list recovery points with `tidemark points URL`")
-            }
+            Self::BeforeHistory { .. }
+            | Self::NotRetained { .. }
+            | Self::AfterHistory { .. }
+            | Self::NoBookmark { .. } => Some("list recovery points with `tidemark points URL`"),
             Self::BadPoint { .. } => {
                 Some("use latest, lsn:N, an RFC 3339 time such as 2026-11-23T09:00:00Z, -10m, or bookmark:NAME")
             }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::ops::Deref;
 use std::sync::Arc;
-use tidemark_format::{DiskId, EventRow, Extent, Lsn, PlacedRow, Root, SegmentRow, TableKind, TableRef, TimeNs};
+use tidemark_format::{DiskId, EventRow, Extent, Lsn, PlacedRow, Root, SegmentRow, TableKind, TableRef};
 use tidemark_history::Tables;
 
 /// Row groups and footers that one question reads at a time.
@@ -51,17 +51,6 @@ impl Index {
         let group = self.tables.segments(table, number).await?;
         let at = group.partition_point(|segment| segment.last_lsn < lsn).min(group.len() - 1);
         Ok(Indexed { group, at })
-    }
-
-    /// The last segment that begins at or before `time`; `None` before the history.
-    pub(crate) async fn segment_at(&self, time: TimeNs) -> Result<Option<Indexed>> {
-        let tables = self.segment_tables();
-        let Some(at) = tables.partition_point(|table| table.first_time <= time).checked_sub(1) else { return Ok(None) };
-        let footer = self.tables.footer(tables[at]).await?;
-        let number = footer.groups().partition_point(|group| group.first_time() <= time).saturating_sub(1);
-        let group = self.tables.segments(tables[at], number).await?;
-        let at = group.partition_point(|segment| segment.first_time <= time).saturating_sub(1);
-        Ok(Some(Indexed { group, at }))
     }
 
     /// Shows every segment that holds an LSN of `from..=to`, in order.

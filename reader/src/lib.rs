@@ -32,7 +32,7 @@ pub use export::ExportSink;
 pub use history::{BlockVersion, ChangeKind, Changed, FrameRef};
 pub use image::DiskImage;
 pub use options::{IndexUse, ReaderOptions};
-pub use point::{Point, PointSpec, TimeText};
+pub use point::{Point, PointSpec, SpanText, TimeText, parse_span};
 pub use replay::{Part, ReplaySink, Step};
 pub use timeline::{Bookmark, DiskAt, DiskName, Gap, IndexMemory, Timeline};
 pub use verify::{Damage, DamagedBlocks, VerifyProgress, VerifyReport, verify};

@@ -4,7 +4,7 @@ use crate::error::Error;
 use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
-use tidemark_format::{Lsn, TimeNs};
+use tidemark_format::{Lsn, Mark, TimeNs};
 
 /// A point in a domain's history: everything up to and including `lsn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,12 @@ pub struct Point {
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "lsn {} at {}", self.lsn, TimeText(self.time))
+    }
+}
+
+impl From<Mark> for Point {
+    fn from(mark: Mark) -> Self {
+        Self { lsn: mark.lsn, time: mark.time }
     }
 }
 
@@ -86,8 +92,8 @@ const UNITS: [(&str, u64); 7] = [
     ("s", 1_000_000_000),
 ];
 
-/// Nanoseconds of a text like `1h30m`.
-fn parse_span(text: &str) -> Option<u64> {
+/// Nanoseconds of a text like `1h30m`; `None` if it is none.
+pub fn parse_span(text: &str) -> Option<u64> {
     let (mut rest, mut total) = (text, 0u64);
     if rest.is_empty() {
         return None;
@@ -103,8 +109,9 @@ fn parse_span(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// A span in the same words as [`parse_span`] reads.
-struct SpanText(u64);
+/// A span of so many nanoseconds in the same words as [`parse_span`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanText(pub u64);
 
 impl fmt::Display for SpanText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

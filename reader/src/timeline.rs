@@ -12,7 +12,7 @@ use crate::point::{Point, PointSpec};
 use std::sync::Arc;
 use tidemark_format::{
     BLOCK_BYTES, DiskId, DomainId, Epoch, Event, EventBody, EventRow, Genesis, Level, Lsn, ObjectKey, PackedTimes,
-    TableKind, TimeNs,
+    Retained, TableKind, TimeNs,
 };
 use tidemark_history::{Log, time_in};
 
@@ -113,7 +113,7 @@ impl Timeline {
         self.disks.apply(event, key)?;
         let point = Point { lsn: event.lsn, time };
         match &event.body {
-            EventBody::Bookmark { name, level } => {
+            EventBody::Bookmark { name, level } if self.check_offered(event.lsn).is_ok() => {
                 self.bookmarks.push(Bookmark { name: name.clone(), point, level: *level });
             }
             EventBody::Gap { disk, from, to } => {
@@ -144,10 +144,25 @@ impl Timeline {
         self.latest().lsn == Lsn::ZERO
     }
 
-    /// The oldest point. [`Lsn::ZERO`] at the domain's creation if nothing was ever written.
+    /// Points before the continuous part of the history that are offered, oldest first.
+    pub fn kept(&self) -> Vec<Point> {
+        self.retained().map_or(Vec::new(), |retained| retained.kept.iter().copied().map(Point::from).collect())
+    }
+
+    /// Every point from this one on is offered.
+    pub fn horizon(&self) -> Point {
+        self.retained().map_or_else(|| self.first(), |retained| retained.horizon.into())
+    }
+
+    fn retained(&self) -> Option<&Retained> {
+        self.index.as_ref()?.root.retained.as_ref()
+    }
+
+    /// The oldest point that is offered. [`Lsn::ZERO`] at the domain's creation if nothing was ever written.
     pub fn first(&self) -> Point {
         if let Some(index) = &self.index {
-            return Point { lsn: Lsn::new(1), time: index.root.first_time };
+            let oldest = index.root.retained.as_ref().map(Retained::oldest);
+            return oldest.map_or(Point { lsn: Lsn::new(1), time: index.root.first_time }, Point::from);
         }
         self.log.segments.first().map_or(self.beginning(), |s| Point { lsn: s.first(), time: s.head.header.first_time })
     }
@@ -211,29 +226,41 @@ impl Timeline {
     /// The point that `spec` names, when the clock shows `now`.
     ///
     /// # Errors
-    /// `BeforeHistory` naming the oldest point, `AfterHistory` for an LSN to come, `NoBookmark`; those of reading the index. A
+    /// `BeforeHistory` naming the oldest point, `NotRetained` naming the nearest, `AfterHistory` for an LSN to come, `NoBookmark`; those of reading the index. A
     /// time after the newest point is that point.
     pub async fn resolve(&self, spec: &PointSpec, now: TimeNs) -> Result<Point> {
         let too_early = || {
             let oldest = self.first();
             Error::BeforeHistory { wanted: spec.clone(), oldest: oldest.to_string() }
         };
-        match spec {
-            PointSpec::Latest => Ok(self.latest()),
+        let point = match spec {
+            PointSpec::Latest => self.latest(),
             PointSpec::Lsn(lsn) if *lsn > self.latest().lsn => {
-                Err(Error::AfterHistory { wanted: *lsn, latest: self.latest().lsn })
+                return Err(Error::AfterHistory { wanted: *lsn, latest: self.latest().lsn });
             }
-            PointSpec::Lsn(lsn) => self.point_of(*lsn).await?.ok_or_else(too_early),
-            PointSpec::Time(time) => self.at_time(*time).await?.ok_or_else(too_early),
+            PointSpec::Lsn(lsn) => self.point_of(*lsn).await?.ok_or_else(too_early)?,
+            PointSpec::Time(time) => self.at_time(*time).await?.ok_or_else(too_early)?,
             PointSpec::Ago(ns) => {
                 let time = TimeNs::new(now.get().checked_sub(*ns).ok_or_else(too_early)?);
-                self.at_time(time).await?.ok_or_else(too_early)
+                self.at_time(time).await?.ok_or_else(too_early)?
             }
             PointSpec::Bookmark(name) => {
                 let newest = self.bookmarks.iter().rev().find(|b| b.name == *name);
-                newest.map(|b| b.point).ok_or_else(|| Error::NoBookmark { name: name.clone() })
+                newest.map(|b| b.point).ok_or_else(|| Error::NoBookmark { name: name.clone() })?
             }
-        }
+        };
+        self.check_offered(point.lsn)?;
+        Ok(point)
+    }
+
+    /// Refuses a point that is no longer offered.
+    fn check_offered(&self, wanted: Lsn) -> Result<()> {
+        let Some(retained) = self.retained().filter(|retained| !retained.offers(wanted)) else { return Ok(()) };
+        //= SPEC.md#retention
+        //# RN-1
+        let (before, after) = retained.nearest(wanted);
+        let before = before.map_or(String::new(), |mark| format!("{}, and ", Point::from(mark)));
+        Err(Error::NotRetained { wanted, nearest: format!("{before}{}", Point::from(after)) })
     }
 
     /// The last point whose time is not after `time`; `None` before the history.
@@ -247,11 +274,10 @@ impl Timeline {
             return Ok(Some(last_before(head.times.as_ref(), time, head.header.last_lsn, |lsn| time_in(head, lsn))));
         }
         let Some(index) = &self.index else { return Ok(None) };
-        let segment = index.segment_at(time).await?;
-        Ok(segment.map(|s| last_before(Some(&s.times), time, s.last_lsn, |lsn| s.time_of(lsn))))
+        Ok(index.tables.point_at(&index.root, time).await?.map(Point::from))
     }
 
-    /// Every bookmark, oldest first. Of several with one name the newest is meant by `bookmark:NAME`.
+    /// Every bookmark of a point that is offered, oldest first. Of several with one name the newest is meant by `bookmark:NAME`.
     pub fn bookmarks(&self) -> &[Bookmark] {
         &self.bookmarks
     }
@@ -299,7 +325,7 @@ impl Timeline {
         for i in 1..=n {
             let lsn = Lsn::new(first.get() + (u128::from(span) * u128::from(i) / u128::from(n)) as u64);
             if let Some(time) = self.time_of(lsn).await? {
-                points.extend(self.at_time(time).await?);
+                points.extend(self.at_time(time).await?.filter(|point| self.check_offered(point.lsn).is_ok()));
             }
         }
         points.dedup();

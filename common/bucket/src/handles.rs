@@ -159,6 +159,11 @@ impl Appender {
         self.read.dispatch.put_mutable(&ObjectKey::Hint, body.into()).await
     }
 
+    /// Overwrites what somebody wishes of how long points stay.
+    pub async fn put_retention(&self, body: impl Into<Pieces>) -> Result<()> {
+        self.read.dispatch.put_mutable(&ObjectKey::Retention, body.into()).await
+    }
+
     /// Overwrites the copy of a root. An old one costs time only.
     pub async fn put_root_copy(&self, body: impl Into<Pieces>) -> Result<()> {
         self.read.dispatch.put_mutable(&ObjectKey::RootCopy, body.into()).await

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{
-    DomainId, ErrorKind, EventRow, Expect, FormatError, ObjectKey, PlacedRow, SegmentRow, TableFooter, TableRef,
-    TableRow,
+    DomainId, ErrorKind, EventRow, Expect, FormatError, Lsn, Mark, ObjectKey, PlacedRow, Root, SegmentRow, TableFooter,
+    TableKind, TableRef, TableRow, TimeNs,
 };
 
 /// Names a footer or, with a number, a row group.
@@ -93,6 +93,21 @@ impl Tables {
             Part::Segments(rows) => Ok(rows),
             _ => Err(Error::TaskLost),
         }
+    }
+
+    /// The last point whose time is not after `time`, as far as the index reaches; `None` before the history.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn point_at(&self, root: &Root, time: TimeNs) -> Result<Option<Mark>> {
+        let tables: Vec<&TableRef> = root.tables_of(TableKind::Segments).collect();
+        let Some(at) = tables.partition_point(|table| table.first_time <= time).checked_sub(1) else { return Ok(None) };
+        let footer = self.footer(tables[at]).await?;
+        let number = footer.groups().partition_point(|group| group.first_time() <= time).saturating_sub(1);
+        let group = self.segments(tables[at], number).await?;
+        let segment = &group[group.partition_point(|segment| segment.first_time <= time).saturating_sub(1)];
+        let lsn = segment.times.first_after(time).map_or(segment.last_lsn, |after| Lsn::new(after.get() - 1));
+        Ok(Some(Mark { lsn, time: segment.time_of(lsn) }))
     }
 
     /// All rows of a table of events. Not kept.

@@ -15,6 +15,7 @@ pub fn of(bytes: &[u8], expect: &Expect) -> Result<Json> {
         ObjectKey::Claim { .. } => Ok(json!({ "claim": fields(&Claim::decode(bytes, expect)?.fields()) })),
         ObjectKey::Root { .. } => Ok(json!({ "root": fields(&Root::decode(bytes, expect)?.fields()) })),
         ObjectKey::Index { .. } => table(bytes, expect),
+        ObjectKey::Retention => Ok(json!({ "retention": fields(&Retention::decode(bytes, expect.domain)?.fields()) })),
         ObjectKey::Hint => Ok(json!({ "hint": fields(&Hint::decode(bytes, expect.domain)?.fields()) })),
         _ => genesis(bytes),
     }
@@ -26,6 +27,7 @@ pub fn written_anew(bytes: &[u8], expect: &Expect) -> Result<Vec<u8>> {
     Ok(match expect.key {
         ObjectKey::Claim { .. } => Claim::decode(bytes, expect)?.encode(),
         ObjectKey::Root { .. } => Root::decode(bytes, expect)?.encode()?,
+        ObjectKey::Retention => Retention::decode(bytes, expect.domain)?.encode()?,
         ObjectKey::Hint => Hint::decode(bytes, expect.domain)?.encode(),
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => {
             let head = SegmentHead::decode(bytes, expect)?;

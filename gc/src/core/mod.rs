@@ -1,4 +1,5 @@
-//! Decisions without I/O: which runs to merge, which segments make a run, in which order rows go into a table.
+//! Decisions without I/O: which runs to merge, which segments make a run, in which order rows go into a table, which points stay.
 
 pub(crate) mod merge;
 pub(crate) mod plan;
+pub(crate) mod retention;

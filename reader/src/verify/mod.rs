@@ -217,7 +217,9 @@ async fn check(bucket: &ReadOnly, domain: DomainId, key: ObjectKey, len: u64, ab
             ObjectKey::Log { .. } | ObjectKey::Base { .. } => {
                 object::check(bucket, &expect, len).await.map(|checked| Found::Segment(Box::new(checked)))
             }
-            ObjectKey::Probe { .. } | ObjectKey::RootCopy | ObjectKey::Genesis => return Ok(Found::Other),
+            ObjectKey::Probe { .. } | ObjectKey::RootCopy | ObjectKey::Retention | ObjectKey::Genesis => {
+                return Ok(Found::Other);
+            }
             // Derived, and checked by whoever reads it: the truth is whole without it.
             ObjectKey::Index { .. } | ObjectKey::Root { .. } => return Ok(Found::Derived),
             ObjectKey::Claim { .. } => bucket.get(&key).await.map(|bytes| match Claim::decode(&bytes, &expect) {

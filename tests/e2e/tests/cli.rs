@@ -130,6 +130,15 @@ fn json_answers_have_the_members_that_were_promised() {
     assert_eq!(explained["versions"][1]["kind"], "data");
     assert_eq!(explained["versions"][1]["object"], "log/0000000000000002/0000000000000001");
 
+    let policy = ["retention", "set", &url, "--window", "7d", "--daily", "30", "--bookmarks", "90d"];
+    assert_eq!(json(&policy)["policy"]["window"], "7d");
+    let held = json(&["retention", "hold", &url, "--at", "lsn:7"]);
+    assert_eq!(members(&held), promised("retention"));
+    assert_eq!((&held["holds"][0]["lsn"], &held["holds"][0]["until"]), (&7.into(), &Value::Null));
+    assert_eq!(json(&["retention", "release", &url, "--at", "lsn:7"])["holds"], Value::Array(vec![]));
+    assert_eq!(members(&json(&["gc", "run", "--dry-run", &url])), promised("gc run --dry-run"));
+    assert_eq!(json(&["retention", "set", &url, "--window", "all"])["policy"], Value::Null);
+
     let diff = json(&["diff", &url, "--disk", "web1/root", "--from", "lsn:461", "--to", "lsn:463"]);
     assert_eq!(members(&diff), promised("diff"));
     assert_eq!(diff["changed_bytes"], 1024);

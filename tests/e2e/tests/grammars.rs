@@ -49,6 +49,7 @@ fn cbor(parsed: &Json) -> (&'static str, Vec<u8>) {
         (Some("claim"), _) => "claim",
         (Some("hint"), _) => "hint",
         (Some("root"), _) => "root",
+        (Some("retention"), _) => "retention",
         (None, Some("cut")) => "cut",
         (None, Some(_)) => "events",
         other => panic!("{other:?} has no CBOR"),

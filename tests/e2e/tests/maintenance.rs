@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tidemark_bucket::{Bucket, BucketOptions, Created, Fault, Faults, Op};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
-    Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, KeyFamily, Lsn, ObjectKey, PlacedRow, Role, Root,
-    TableKind, TimeNs,
+    Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, Hold, KeyFamily, Level, Lsn, Mark, ObjectKey,
+    PlacedRow, Policy, Retention, Role, Root, TableKind, TimeNs,
 };
-use tidemark_gc::{Error, From, Maintainer, MaintenanceOptions, status};
+use tidemark_gc::{Error, From, Maintainer, MaintenanceOptions, retention_plan, status};
 use tidemark_history::{Roots, Tables};
-use tidemark_reader::{Domain, IndexUse, ReaderOptions};
+use tidemark_reader::{Domain, IndexUse, PointSpec, ReaderOptions};
 use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
 
 const BLOCKS: u64 = 64;
@@ -331,4 +331,96 @@ async fn what_a_successor_may_still_cut_off_is_not_indexed() {
     let covered = check(&bucket).await;
     assert!(covered > Lsn::ZERO && covered < latest, "{covered} of {latest}");
     assert!(covered <= open(&bucket, IndexUse::Never).await.timeline().final_through());
+}
+
+//= SPEC.md#retention
+//# RN-1, RN-3, RN-4, RN-5
+/// A history with a write each minute, thinned as its clock goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_that_are_retained_read_as_before_and_others_are_refused_with_their_neighbours() {
+    const MINUTE_NS: u64 = 60_000_000_000;
+    // What comes before makes the disk.
+    const FIRST: u64 = 4;
+    let bucket = Bucket::memory();
+    let start = 1_790_000_000_000_000_000;
+    let clock = Arc::new(ManualClock::new(TimeNs::new(start)));
+    let env = Env::seeded(7, clock.clone());
+    create_domain(&bucket.appender(), "kept", &env).await.unwrap();
+    let writer_options = WriterOptions { age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() };
+    let writer = DomainWriter::open(bucket.appender(), writer_options, env.clone()).await.unwrap();
+    let new = NewDisk { vm: "vm".into(), name: "d".into(), size_bytes: BLOCKS * 512 };
+    let _ = writer.submit_disk_add(&new, Content::Blank, When::At(TimeNs::new(start))).await.unwrap();
+    let domain = Genesis::decode(&bucket.read_only().get(&ObjectKey::Genesis).await.unwrap()).unwrap().domain;
+    let hold = |lsn| {
+        let point = Mark { lsn: Lsn::new(lsn), time: TimeNs::new(start + (lsn - FIRST) * MINUTE_NS) };
+        Hold { point, until: TimeNs::new(u64::MAX) }
+    };
+    let policy = Policy {
+        window_ns: 50 * MINUTE_NS,
+        bookmarks_ns: 1000 * MINUTE_NS,
+        hourly: 3,
+        daily: 0,
+        weekly: 0,
+        monthly: 0,
+    };
+    let wish = Retention { domain, policy: Some(policy), holds: vec![hold(17)] };
+    let mut offered: BTreeSet<u64> = BTreeSet::new();
+    for n in 0..300u64 {
+        let when = When::At(TimeNs::new(start + n * MINUTE_NS));
+        let request = match n {
+            40 => Request::Bookmark { name: "mark".into(), level: Level::Crash },
+            _ => Request::Write { disk: DiskId::new(1), offset: n * 7 % (BLOCKS - 1) * 512, data: bytes_of(n) },
+        };
+        let _ = writer.submit(request, when).await.unwrap();
+        if n % 60 != 59 {
+            continue;
+        }
+        writer.sync().await.unwrap();
+        clock.set_wall(TimeNs::new(start + n * MINUTE_NS));
+        bucket.appender().put_retention(wish.encode().unwrap()).await.unwrap();
+        let planned = retention_plan(&bucket.read_only(), &env).await.unwrap();
+        let mut maintainer = Maintainer::open(bucket.appender(), options(), env.clone()).await.unwrap();
+        let from = if n == 179 { From::Scratch } else { From::NewestRoot };
+        maintainer.pass(from, |_| {}).await.unwrap();
+        let after = retention_plan(&bucket.read_only(), &env).await.unwrap().unwrap();
+        assert_eq!(after.before, after.after, "deciding again changes nothing");
+        assert!(after.keeps_promise(env.clock.wall()), "{after:?}");
+        assert!(planned.is_none_or(|plan| plan.dropped.iter().all(|run| !after.after.offers(*run.start()))));
+
+        let (log, indexed) = (open(&bucket, IndexUse::Never).await, open(&bucket, IndexUse::IfThere).await);
+        let mut now = BTreeSet::new();
+        for lsn in FIRST..=indexed.timeline().latest().lsn.get() {
+            let spec = PointSpec::Lsn(Lsn::new(lsn));
+            let resolved = indexed.timeline().resolve(&spec, env.clock.wall()).await;
+            let Ok(point) = resolved else {
+                let refused = resolved.unwrap_err().to_string();
+                let (before, behind) = after.after.nearest(Lsn::new(lsn));
+                assert!(before.is_none_or(|mark| refused.contains(&format!("lsn {} at", mark.lsn))), "{refused}");
+                assert!(refused.contains(&format!("lsn {} at", behind.lsn)), "{refused}");
+                assert!(indexed.disk(DiskId::new(1), Lsn::new(lsn)).await.is_err());
+                continue;
+            };
+            now.insert(lsn);
+            let len = (BLOCKS * 512) as usize;
+            let one = log.disk(DiskId::new(1), point.lsn).await.unwrap().read(0, len).await.unwrap();
+            let other = indexed.disk(DiskId::new(1), point.lsn).await.unwrap().read(0, len).await.unwrap();
+            assert!(one == other, "lsn {lsn}");
+        }
+        let known = indexed.timeline().latest().lsn.get() - 60;
+        assert!(now.iter().all(|lsn| offered.contains(lsn) || *lsn > known), "a point came back");
+        offered = now;
+    }
+    writer.close().await.unwrap();
+    let window = offered.iter().filter(|lsn| **lsn > 300 - 60).count();
+    assert!(window >= 50 && offered.contains(&17) && offered.contains(&(FIRST + 40)), "{offered:?}");
+    // A hold, a bookmark, three full hours, and the window.
+    assert!(offered.len() <= 1 + 1 + 3 + 51 + 1, "{offered:?}");
+
+    // What cannot be read drops nothing.
+    bucket.appender().put_retention(b"damaged".to_vec()).await.unwrap();
+    clock.set_wall(TimeNs::new(start + 9000 * MINUTE_NS));
+    let mut maintainer = Maintainer::open(bucket.appender(), options(), env.clone()).await.unwrap();
+    assert_eq!(maintainer.pass(From::NewestRoot, |_| {}).await.unwrap_err().kind(), ErrorKind::DataLoss);
+    let timeline = open(&bucket, IndexUse::IfThere).await.timeline();
+    assert!(timeline.resolve(&PointSpec::Lsn(Lsn::new(17)), env.clock.wall()).await.is_ok());
 }

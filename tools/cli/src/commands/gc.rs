@@ -7,10 +7,11 @@ use crate::ui::Ui;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use tidemark_env::Env;
-use tidemark_format::ErrorKind;
-use tidemark_gc::{From, IndexStatus, Maintainer, MaintenanceOptions, PassReport, status};
+use tidemark_format::{ErrorKind, Lsn};
+use tidemark_gc::{From, IndexStatus, Maintainer, MaintenanceOptions, PassReport, retention_plan, status};
 use tidemark_reader::TimeText;
 
 /// Segments that `--watch` leaves to readers until they make a run.
@@ -20,6 +21,8 @@ const UNINDEXED_WHILE_WATCHING: usize = 16;
 #[derive(Debug, Subcommand)]
 pub(crate) enum GcCommand {
     /// Index what is final and not yet indexed, and merge what can be merged
+    ///
+    /// Then points that the domain's retention no longer wishes are no longer offered.
     ///
     /// Needs the right to read and to add objects; deletes nothing. Writers and readers are not disturbed, and a second
     /// maintainer does no harm: the newer one goes on, the older one stops. Stopped at any moment, the next run continues.
@@ -36,6 +39,9 @@ pub(crate) struct RunArgs {
     /// Go on, looking for something to do so many seconds after nothing was left
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
+    /// Change nothing; show which points would no longer be offered
+    #[arg(long, conflicts_with = "watch")]
+    dry_run: bool,
 }
 
 /// Show the index
@@ -98,11 +104,39 @@ struct Report {
     merged_rows: u64,
     roots: u64,
     bytes: u64,
+    dropped: Vec<Dropped>,
     index: Option<Index>,
+}
+
+/// Points that are no longer offered.
+#[derive(Debug, Serialize)]
+struct Dropped {
+    first_lsn: u64,
+    last_lsn: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Plan {
+    location: String,
+    dropped: Vec<Dropped>,
+}
+
+impl std::convert::From<&RangeInclusive<Lsn>> for Dropped {
+    fn from(lsns: &RangeInclusive<Lsn>) -> Self {
+        Self { first_lsn: lsns.start().get(), last_lsn: lsns.end().get() }
+    }
 }
 
 pub(crate) async fn run(command: GcCommand, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
+        GcCommand::Run(args) if args.dry_run => {
+            let bucket = open_bucket(&args.bucket)?;
+            let plan = retention_plan(&bucket.read_only(), &Env::system()).await?;
+            let dropped = plan.iter().flat_map(|plan| &plan.dropped).map(Dropped::from).collect();
+            let plan = Plan { location: bucket.location(), dropped };
+            ui.answer(&plan, |plan| dropped_in_text("would no longer be offered", &plan.dropped))?;
+            Ok(Outcome::Done)
+        }
         GcCommand::Run(args) => maintain(&args.bucket, From::NewestRoot, args.watch.map(Duration::from_secs), ui).await,
         GcCommand::Status(args) => show(args, ui).await,
     }
@@ -158,6 +192,7 @@ fn report(location: String, passed: &PassReport) -> Report {
         merged_rows: passed.merged_rows,
         roots: passed.roots,
         bytes: passed.bytes,
+        dropped: passed.dropped.iter().map(Dropped::from).collect(),
         index: passed.index.as_ref().map(Index::from),
     }
 }
@@ -167,7 +202,17 @@ fn in_text(report: &Report) -> String {
         "indexed  {} segments, {} rows in {} runs; merged {} times, {} rows; {} bytes in {} roots",
         report.segments, report.rows, report.runs, report.merges, report.merged_rows, report.bytes, report.roots
     );
-    format!("{done}\n{}", index_in_text(report.index.as_ref()))
+    let dropped = dropped_in_text("are no longer offered", &report.dropped);
+    format!("{done}\n{dropped}{}", index_in_text(report.index.as_ref()))
+}
+
+fn dropped_in_text(what: &str, dropped: &[Dropped]) -> String {
+    let points: u64 = dropped.iter().map(|run| run.last_lsn - run.first_lsn + 1).sum();
+    let mut out = format!("points   {points} {what}\n");
+    for Dropped { first_lsn, last_lsn } in dropped {
+        writeln!(out, "         lsn:{first_lsn} to lsn:{last_lsn}").expect("writing to a String cannot fail");
+    }
+    out
 }
 
 fn index_in_text(index: Option<&Index>) -> String {

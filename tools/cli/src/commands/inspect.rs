@@ -11,7 +11,8 @@ use std::fmt::Write;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::fields::{Fields, Value};
 use tidemark_format::{
-    Claim, Expect, Genesis, Hint, KeyFamily, ObjectKey, Root, SegmentHead, SegmentHeader, TableFooter, TableRef,
+    Claim, Expect, Genesis, Hint, KeyFamily, ObjectKey, Retention, Root, SegmentHead, SegmentHeader, TableFooter,
+    TableRef,
 };
 use tidemark_reader::TimeText;
 
@@ -83,6 +84,10 @@ async fn object(bucket: &ReadOnly, key: ObjectKey, rows: bool) -> anyhow::Result
         ObjectKey::Hint => {
             let hint = Hint::decode(&bucket.get(&key).await?, genesis.domain)?;
             json!({ "kind": "hint", "fields": fields(&hint.fields()) })
+        }
+        ObjectKey::Retention => {
+            let wish = Retention::decode(&bucket.get(&key).await?, genesis.domain)?;
+            json!({ "kind": "retention", "fields": fields(&wish.fields()) })
         }
         ObjectKey::Root { .. } | ObjectKey::RootCopy => {
             let bytes = bucket.get(&key).await?;

@@ -13,6 +13,7 @@ mod inspect;
 mod manual;
 mod mount;
 mod points;
+mod retention;
 mod verify;
 
 use crate::failure::Outcome;
@@ -49,6 +50,9 @@ pub(crate) enum Command {
     /// Make a domain's index anew
     #[command(subcommand)]
     Index(index::IndexCommand),
+    /// Choose how long a domain's points stay
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
     /// Measure what a bucket can take and give
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -81,6 +85,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Drva(args) => drva::run(args, ui).await,
         Command::Gc(command) => gc::run(command, ui).await,
         Command::Index(command) => index::run(command, ui).await,
+        Command::Retention(command) => retention::run(command, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args, ui),

@@ -11,7 +11,7 @@ use tidemark_reader::{Bookmark, DiskAt, Point, ReaderOptions, TimeText};
 
 /// List recovery points: first, latest, bookmarks, disks
 ///
-/// Every LSN from the first to the latest is a point: name it lsn:N, by its time, as -10m, or by a bookmark.
+/// Every LSN from the horizon to the latest is a point, and those that are kept before it: name it lsn:N, by its time, as -10m, or by a bookmark.
 #[derive(Debug, Args)]
 pub(crate) struct PointsArgs {
     #[command(flatten)]
@@ -26,6 +26,10 @@ struct Report {
     domain: String,
     name: String,
     first: PointReport,
+    /// Points before the horizon.
+    kept: Vec<PointReport>,
+    /// Every point from here on is offered.
+    horizon: PointReport,
     latest: PointReport,
     /// Points up to this LSN can never go away by a takeover.
     final_through: u64,
@@ -91,6 +95,8 @@ pub(crate) async fn run(args: PointsArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         domain: timeline.domain().to_string(),
         name: timeline.name().to_owned(),
         first: timeline.first().into(),
+        kept: timeline.kept().into_iter().map(PointReport::from).collect(),
+        horizon: timeline.horizon().into(),
         latest: timeline.latest().into(),
         final_through: timeline.final_through().get(),
         bookmarks: timeline.bookmarks().iter().map(bookmark).collect(),
@@ -111,7 +117,10 @@ fn in_text(report: &Report) -> String {
     let mut line = |name: &str, lsn: u64, time: &str, note: &str| {
         writeln!(out, "{name:<40} lsn:{lsn:<12} {time}  {note}").expect("writing to a String cannot fail");
     };
-    line("first", report.first.lsn, &report.first.time, "");
+    for point in &report.kept {
+        line("kept", point.lsn, &point.time, "");
+    }
+    line(if report.kept.is_empty() { "first" } else { "horizon" }, report.horizon.lsn, &report.horizon.time, "");
     for point in &report.sample {
         line("", point.lsn, &point.time, "");
     }

@@ -40,6 +40,30 @@ pub(super) fn all() -> Vec<Vector> {
         false,
     ));
     all.push(good("root", "a root that names a table of each kind", &["RT-2", "RT-3"], root.key(), &encoded, true));
+    let mark = |lsn: u64| Mark { lsn: Lsn::new(lsn), time: at_ms(lsn * 10) };
+    let retained = Retained { horizon: mark(20), kept: vec![mark(3), mark(11)] };
+    let thinned = Root { seq: Seq::new(2), retained: Some(retained), ..root.clone() };
+    let bytes = thinned.encode().expect("a valid root");
+    all.push(good(
+        "root-retained",
+        "a root that offers some points only",
+        &["RN-1", "RN-2"],
+        thinned.key(),
+        &bytes,
+        true,
+    ));
+    let policy = Policy {
+        window_ns: 7 * 86_400 * 1_000_000_000,
+        bookmarks_ns: 0,
+        hourly: 48,
+        daily: 30,
+        weekly: 0,
+        monthly: 12,
+    };
+    let hold = Hold { point: mark(11), until: TimeNs::new(u64::MAX) };
+    let wish = Retention { domain: domain(), policy: Some(policy), holds: vec![hold] };
+    let bytes = wish.encode().expect("a valid wish");
+    all.push(good("retention", "a policy and a hold for ever", &["RN-3"], ObjectKey::Retention, &bytes, true));
 
     let mut bad = |name: &str, about: &str, rules: &[&'static str], expect, bytes: Vec<u8>, error| {
         let (name, about, rules) = (name.to_owned(), about.to_owned(), rules.to_vec());
@@ -133,6 +157,7 @@ fn events() -> (Vec<u8>, TableRef) {
 
 fn root(tables: Vec<TableRef>) -> Root {
     Root {
+        retained: None,
         domain: domain(),
         epoch: EPOCH,
         seq: Seq::new(1),
