@@ -144,7 +144,7 @@ impl Maintainer {
 
     /// Publishes which points are offered from now on, if that changed.
     async fn retain(&mut self, root: Root, report: &mut PassReport) -> Result<Root> {
-        let plan = plan_of(self.bucket.read_only(), &self.tables, &root, self.env.clock.wall()).await?;
+        let plan = plan_of(self.bucket.read_only(), &root, self.env.clock.wall()).await?;
         if plan.after == plan.before {
             return Ok(root);
         }
@@ -155,8 +155,7 @@ impl Maintainer {
     async fn newest_root(&self) -> Result<Option<Root>> {
         let roots = Roots::new(self.bucket.read_only().clone(), self.domain);
         let copy = roots.copy().await;
-        let newest = roots.newest_claim(copy.as_ref().map_or(Epoch::new(0), |root| root.epoch)).await?;
-        let root = roots.newest_up_to(newest, copy.as_ref()).await?;
+        let root = roots.newest(copy.as_ref()).await?;
         if let Some(root) = root.as_ref().filter(|root| copy.is_none_or(|copy| copy.key() != root.key())) {
             // Who published it died before it was copied, or was slow.
             self.copy_root(root, root.encode().map_err(|source| Error::Format { key: root.key(), source })?).await;

@@ -63,25 +63,25 @@ async fn wish_of(bucket: &ReadOnly, domain: DomainId) -> Result<Retention> {
 pub async fn retention_plan(bucket: &ReadOnly, env: &Env) -> Result<Option<RetentionPlan>> {
     let domain = genesis(bucket).await?.domain;
     let Some(root) = newest_root(bucket, domain).await? else { return Ok(None) };
-    let tables = Tables::new(bucket.clone(), domain, CACHE_BYTES);
-    plan_of(bucket, &tables, &root, env.clock.wall()).await.map(Some)
+    plan_of(bucket, &root, env.clock.wall()).await.map(Some)
 }
 
 /// Footers and row groups of tables of segments, of which several questions ask the same.
 const CACHE_BYTES: u64 = 16 << 20;
 
-pub(crate) async fn plan_of(bucket: &ReadOnly, tables: &Tables, root: &Root, now: TimeNs) -> Result<RetentionPlan> {
+pub(crate) async fn plan_of(bucket: &ReadOnly, root: &Root, now: TimeNs) -> Result<RetentionPlan> {
     let wish = wish_of(bucket, root.domain).await?;
     let everything = Retained { horizon: Mark { lsn: Lsn::new(1), time: root.first_time }, kept: Vec::new() };
     let before = root.retained.clone().unwrap_or(everything);
     let Some(policy) = wish.policy else {
         return Ok(RetentionPlan { wish, after: before.clone(), before, dropped: Vec::new() });
     };
+    let tables = Tables::new(bucket.clone(), root.domain, CACHE_BYTES);
     let mut deciding = Deciding::new(&before, &policy, now);
     while let Some(time) = deciding.asks() {
         deciding.answer(tables.point_at(root, time).await?);
     }
-    let after = deciding.finish(bookmarks(tables, root, &policy).await?, &wish);
+    let after = deciding.finish(bookmarks(&tables, root, &policy).await?, &wish);
     let dropped = dropped(&before, &after);
     Ok(RetentionPlan { wish, before, after, dropped })
 }

@@ -75,8 +75,7 @@ pub async fn status(bucket: &ReadOnly) -> Result<Option<IndexStatus>> {
 pub(crate) async fn newest_root(bucket: &ReadOnly, domain: DomainId) -> Result<Option<Root>> {
     let roots = Roots::new(bucket.clone(), domain);
     let copy = roots.copy().await;
-    let newest = roots.newest_claim(copy.as_ref().map_or(Epoch::new(0), |root| root.epoch)).await?;
-    Ok(roots.newest_up_to(newest, copy.as_ref()).await?)
+    Ok(roots.newest(copy.as_ref()).await?)
 }
 
 pub(crate) async fn genesis(bucket: &ReadOnly) -> Result<Genesis> {

@@ -11,13 +11,12 @@ use crate::timeline::{IndexMemory, Timeline};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tidemark_bucket::ReadOnly;
 use tidemark_env::Env;
 use tidemark_format::{BaseRef, DiskId, Epoch, ErrorKind, Genesis, Hint, Lsn, ObjectKey, Root, Seq, with_causes};
-use tidemark_history::{Bounded, Heads, Log, Roots, Segment, Tables, Walk};
+use tidemark_history::{Bounded, Heads, Log, Roots, Segment, Tables, Walk, within};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -83,7 +82,7 @@ impl Domain {
                 IndexUse::Never => None,
             }
         };
-        let all = async { Ok(futures::join!(bucket.get(&key), bucket.get(&ObjectKey::Hint), copy)) };
+        let all = async { Ok::<_, Error>(futures::join!(bucket.get(&key), bucket.get(&ObjectKey::Hint), copy)) };
         let (genesis, hint, copy) = within(options.request_deadline, || format!("read {key}"), all).await?;
         let genesis = genesis.map_err(|source| match source.kind() {
             ErrorKind::NotFound => Error::NoDomain { location: bucket.location() },
@@ -332,17 +331,5 @@ impl Inner {
             return Err(Error::Chain { key, why });
         }
         Ok(Arc::clone(segment))
-    }
-}
-
-/// Gives up on `work` after `limit`, with an error of kind `Retry`.
-pub(crate) async fn within<T>(
-    limit: Duration,
-    what: impl FnOnce() -> String,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Deadline { what: what(), limit }),
     }
 }

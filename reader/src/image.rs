@@ -8,7 +8,7 @@
 use crate::cache::{CHUNK_BYTES, Chunk, ChunkTable, Lent, PAGE_BYTES, Piece, Source, lock};
 use crate::core::disks::SeedPart;
 use crate::core::prefetch::{Ahead, Prefetch};
-use crate::domain::{Inner, within};
+use crate::domain::Inner;
 use crate::error::{Error, Result};
 use crate::maps::{Gather, Place, REGION_BLOCKS, RegionMap};
 use crate::point::{Point, PointSpec};
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use tidemark_extent_map::State;
 use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn};
-use tidemark_history::Segment;
+use tidemark_history::{Segment, within};
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 const PAGE: u64 = PAGE_BYTES as u64;

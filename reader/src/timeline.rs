@@ -11,10 +11,10 @@ use crate::index::Index;
 use crate::point::{Point, PointSpec};
 use std::sync::Arc;
 use tidemark_format::{
-    BLOCK_BYTES, DiskId, DomainId, Epoch, Event, EventBody, EventRow, Genesis, Level, Lsn, ObjectKey, PackedTimes,
-    Retained, TableKind, TimeNs,
+    BLOCK_BYTES, DiskId, DomainId, Epoch, Event, EventBody, EventRow, Genesis, Level, Lsn, ObjectKey, Retained,
+    TableKind, TimeNs,
 };
-use tidemark_history::{Log, time_in};
+use tidemark_history::{Log, last_by, time_in};
 
 /// A named point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,7 +271,8 @@ impl Timeline {
         let segments = &self.log.segments;
         if let Some(at) = segments.partition_point(|s| s.head.header.first_time <= time).checked_sub(1) {
             let head = &segments[at].head;
-            return Ok(Some(last_before(head.times.as_ref(), time, head.header.last_lsn, |lsn| time_in(head, lsn))));
+            let lsn = last_by(head.times.as_ref(), head.header.last_lsn, time);
+            return Ok(Some(Point { lsn, time: time_in(head, lsn) }));
         }
         let Some(index) = &self.index else { return Ok(None) };
         Ok(index.tables.point_at(&index.root, time).await?.map(Point::from))
@@ -393,11 +394,4 @@ fn disk_at(disk: &DiskHistory, lsn: Lsn) -> DiskAt {
         size_bytes: disk.blocks_at(lsn) * BLOCK_BYTES,
         consistent_from: disk.consistent_from(lsn),
     }
-}
-
-/// The last LSN of a segment at or before `time`, which is not before the segment.
-fn last_before(times: Option<&PackedTimes>, time: TimeNs, last: Lsn, time_of: impl Fn(Lsn) -> TimeNs) -> Point {
-    let after = times.and_then(|times| times.first_after(time));
-    let lsn = after.map_or(last, |lsn| Lsn::new(lsn.get() - 1));
-    Point { lsn, time: time_of(lsn) }
 }

@@ -241,7 +241,7 @@ impl Appliance {
         status.bookmarks = now.bookmarks;
         let mut vms: BTreeMap<String, VmStatus> = BTreeMap::new();
         for disk in disks {
-            let of_domain = now.disks.iter().find(|of| of.state.disk == disk.volume.disk);
+            let of_domain = now.disk(disk.volume.disk);
             let (age, pending) = of_domain.map_or((Duration::ZERO, 0), |of| (of.rpo_age, of.waiting_bytes));
             let standing = of_domain.map_or(Standing::Unprotected, |of| of.standing);
             let vm = vms.entry(disk.address.vm.clone()).or_insert_with(|| VmStatus {

@@ -273,7 +273,7 @@ impl Disk {
         if !calm {
             return Ok(());
         }
-        let standing = status.disks.iter().find(|disk| disk.state.disk == volume.disk).map(|disk| disk.standing);
+        let standing = status.disk(volume.disk).map(|disk| disk.standing);
         if let Some(ranges) = volume.reroute().await {
             return self.resync(&ranges).await;
         }
@@ -425,7 +425,7 @@ async fn measure(disk: std::sync::Weak<Disk>) {
             return;
         }
         let status = disk.volume.domain.status();
-        if let Some(of) = status.disks.iter().find(|of| of.state.disk == disk.volume.disk) {
+        if let Some(of) = status.disk(disk.volume.disk) {
             let _ = disk.state(of.standing);
         }
     }

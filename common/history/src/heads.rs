@@ -179,9 +179,13 @@ impl Heads {
 ///
 /// # Errors
 /// Those of `work`, and `Deadline`.
-async fn within<T>(limit: Duration, what: impl FnOnce() -> String, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn within<T, E: From<Error>>(
+    limit: Duration,
+    what: impl FnOnce() -> String,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(Error::Deadline { what: what(), limit }),
+        Err(_) => Err(Error::Deadline { what: what(), limit }.into()),
     }
 }

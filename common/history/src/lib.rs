@@ -17,8 +17,8 @@ mod walk;
 
 pub use cache::Bounded;
 pub use error::{Error, Result};
-pub use heads::{HeadOptions, Heads};
-pub use log::{EpochLog, Link, Log, Segment, time_in};
+pub use heads::{HeadOptions, Heads, within};
+pub use log::{EpochLog, Link, Log, Segment, last_by, time_in};
 pub use roots::Roots;
 pub use tables::Tables;
 pub use walk::{Answer, Step, Walk, Want};

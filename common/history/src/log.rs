@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use tidemark_format::{Epoch, Lsn, ObjectKey, SegmentHead, Seq, Through, TimeNs};
+use tidemark_format::{Epoch, Lsn, ObjectKey, PackedTimes, SegmentHead, Seq, Through, TimeNs};
 
 /// A segment whose head is in memory.
 #[derive(Debug)]
@@ -232,6 +232,12 @@ impl Log {
 /// The time of an LSN of a segment.
 pub fn time_in(head: &SegmentHead, lsn: Lsn) -> TimeNs {
     head.times.as_ref().and_then(|times| times.time_of(lsn)).unwrap_or(head.header.first_time)
+}
+
+/// The last LSN of a segment that happened by `time`, which is not before the segment; `last` is its last one.
+pub fn last_by(times: Option<&PackedTimes>, last: Lsn, time: TimeNs) -> Lsn {
+    let after = times.and_then(|times| times.first_after(time));
+    after.map_or(last, |after| Lsn::new(after.get() - 1))
 }
 
 fn check_time(before: &Link, after: &Segment) -> Result<()> {

@@ -33,16 +33,16 @@ impl Roots {
     pub async fn for_reading(&self, copy: Option<Root>) -> Result<Option<Root>> {
         match copy {
             Some(root) => Ok(Some(root)),
-            None => self.newest_up_to(self.newest_claim(Epoch::new(0)).await?, None).await,
+            None => self.newest(None).await,
         }
     }
 
-    /// The newest root of maintenance epoch `newest` or before. A copy saves requests.
+    /// The newest root of all; `None` if there was never one. A copy saves requests.
     ///
     /// # Errors
-    /// As [`Self::for_reading`].
-    pub async fn newest_up_to(&self, newest: Epoch, copy: Option<&Root>) -> Result<Option<Root>> {
-        let copy = copy.filter(|root| root.epoch <= newest);
+    /// As [`Self::for_reading`], and those of [`Self::newest_claim`].
+    pub async fn newest(&self, copy: Option<&Root>) -> Result<Option<Root>> {
+        let newest = self.newest_claim(copy.map_or(Epoch::new(0), |root| root.epoch)).await?;
         for number in (1..=newest.get()).rev() {
             let epoch = Epoch::new(number);
             let seq = copy.filter(|root| root.epoch == epoch).map_or(1, |root| root.seq.get());

@@ -2,13 +2,14 @@
 
 use crate::cache::Bounded;
 use crate::error::{Error, Result};
+use crate::log::last_by;
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{
-    DomainId, ErrorKind, EventRow, Expect, FormatError, Lsn, Mark, ObjectKey, PlacedRow, Root, SegmentRow, TableFooter,
+    DomainId, ErrorKind, EventRow, Expect, FormatError, Mark, ObjectKey, PlacedRow, Root, SegmentRow, TableFooter,
     TableKind, TableRef, TableRow, TimeNs,
 };
 
@@ -106,7 +107,7 @@ impl Tables {
         let number = footer.groups().partition_point(|group| group.first_time() <= time).saturating_sub(1);
         let group = self.segments(tables[at], number).await?;
         let segment = &group[group.partition_point(|segment| segment.first_time <= time).saturating_sub(1)];
-        let lsn = segment.times.first_after(time).map_or(segment.last_lsn, |after| Lsn::new(after.get() - 1));
+        let lsn = last_by(Some(&segment.times), segment.last_lsn, time);
         Ok(Some(Mark { lsn, time: segment.time_of(lsn) }))
     }
 

@@ -4,12 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use serde_json::{Value, json};
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use tidemark_e2e::drva::Site;
+use tidemark_e2e::drva::{Daemon, Site};
 use tidemark_e2e::system::{pause, until};
 use tidemark_env::{Entropy, SeededEntropy};
 use tidemark_format::{EventBody, Lsn};
@@ -54,6 +53,17 @@ fn dice(seed: u64, milliseconds: u64) -> impl FnMut() -> Duration {
 /// A guest that checks what an image holds.
 fn checked(dir: &Path, image: &Path) -> Serial {
     Machine::new(dir, "check").disk(Disk::raw(image)).job(Job::Verify).boot().wait_end()
+}
+
+/// Kills both, now the one first, now the other; what the guest had said.
+fn kill_both(round: u64, daemon: Daemon, guest: &mut Guest) -> Serial {
+    if round.is_multiple_of(3) {
+        daemon.kill();
+        return guest.kill();
+    }
+    let life = guest.kill();
+    daemon.kill();
+    life
 }
 
 /// Takes what a life found and promised.
@@ -145,14 +155,7 @@ fn guest_and_appliance_are_killed_together_and_what_was_durable_is_on_the_primar
             }
             pause(moment());
         }
-        let life = if round % 3 == 0 {
-            daemon.kill();
-            guest.kill()
-        } else {
-            let life = guest.kill();
-            daemon.kill();
-            life
-        };
+        let life = kill_both(round, daemon, &mut guest);
         note(&mut promises, &life);
         let daemon = site.serve(DISK);
         crashes.push(site.status()["last_lsn"].as_u64().unwrap());
@@ -211,14 +214,7 @@ fn a_tapped_guest_outlives_its_appliance_and_what_was_durable_is_in_the_bucket()
             guest.wait_more_marks(2);
             pause(moment());
         }
-        let life = if round % 3 == 0 {
-            daemon.kill();
-            guest.kill()
-        } else {
-            let life = guest.kill();
-            daemon.kill();
-            life
-        };
+        let life = kill_both(round, daemon, &mut guest);
         promises.add(&life);
         let daemon = site.serve(DISK);
         site.drain();
@@ -265,18 +261,7 @@ fn a_follower_is_at_no_point_ahead_of_the_vm_whose_acknowledged_writes_it_follow
     };
     let mut leader = boot("a", Job::Lead { steps });
     let mut follower = boot("b", Job::Follow);
-    let mut relay = follower.relay();
-    let mut told = 0;
-    while told < steps {
-        let marked = leader.wait_mark(told + 1).last_mark();
-        for step in told + 1..=marked {
-            writeln!(relay, "{step}").unwrap();
-        }
-        told = marked;
-    }
-    writeln!(relay, "end").unwrap();
-    follower.wait_end();
-    leader.wait_end();
+    leader.relay_to(&mut follower, steps, |_| {});
     site.drain();
     daemon.stop();
     tokio::runtime::Runtime::new().unwrap().block_on(async {

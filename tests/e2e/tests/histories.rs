@@ -230,6 +230,12 @@ async fn check(
     Ok(())
 }
 
+/// Threads, and an environment whose clock and dice are its own.
+fn world(seed: u64) -> (tokio::runtime::Runtime, Env) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    (runtime, Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000)))))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
@@ -240,8 +246,7 @@ proptest! {
         picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
         seed in any::<u64>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let env = Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))));
+        let (runtime, env) = world(seed);
         runtime.block_on(async {
             let (bucket, model) = play(&ops, &fates, Maintenance::Never, &env).await;
             check(&bucket, &model, model.latest(), IndexUse::Never, &env).await?;
@@ -260,8 +265,7 @@ proptest! {
         picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
         seed in any::<u64>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let env = Env::seeded(seed, Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000))));
+        let (runtime, env) = world(seed);
         runtime.block_on(async {
             let (bucket, model) = play(&ops, &fates, Maintenance::Often, &env).await;
             maintain(&bucket, &env).await;

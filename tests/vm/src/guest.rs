@@ -3,6 +3,7 @@
 use crate::process::{Process, initrd, kernel, tool, until};
 use crate::serial::Serial;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -262,6 +263,24 @@ impl Guest {
         self.wait_for("DONE", |guest| Some(guest.serial()).filter(|serial| serial.says("DONE")));
         until("power off", || self.process.ended());
         self.serial()
+    }
+
+    /// Tells `follower` of every step of this guest, a leader of so many, as soon as it is durable, until both have ended. `told`
+    /// hears the last step each time before the follower does.
+    pub fn relay_to(&mut self, follower: &mut Self, steps: u64, mut told: impl FnMut(u64)) {
+        let mut relay = follower.relay();
+        let mut last = 0;
+        while last < steps {
+            let marked = self.wait_mark(last + 1).last_mark();
+            told(marked);
+            for step in last + 1..=marked {
+                writeln!(relay, "{step}").expect("the follower listens");
+            }
+            last = marked;
+        }
+        writeln!(relay, "end").expect("the follower listens");
+        follower.wait_end();
+        self.wait_end();
     }
 
     /// SIGKILL; what it had said until then.

@@ -102,20 +102,10 @@ fn a_follower_writes_only_what_it_was_told() {
     let (leads, follows) = (image(dir.path(), "leads.raw"), image(dir.path(), "follows.raw"));
     let mut leader = Machine::new(dir.path(), "a").disk(Disk::raw(&leads)).job(Job::Lead { steps: 30 }).boot();
     let mut follower = Machine::new(dir.path(), "b").disk(Disk::raw(&follows)).job(Job::Follow).boot();
-    let mut relay = follower.relay();
-    let mut told = 0;
-    while told < 30 {
-        let marked = leader.wait_mark(told + 1).last_mark();
+    leader.relay_to(&mut follower, 30, |marked| {
         assert!(number(&leads) >= marked);
         assert!(number(&follows) <= marked);
-        for step in told + 1..=marked {
-            writeln!(relay, "{step}").unwrap();
-        }
-        told = marked;
-    }
-    writeln!(relay, "end").unwrap();
-    follower.wait_end();
-    leader.wait_end();
+    });
     assert_eq!((number(&leads), number(&follows)), (30, 30));
 }
 

@@ -52,6 +52,13 @@ pub struct DomainStatus {
     pub disks: Vec<DiskStatus>,
 }
 
+impl DomainStatus {
+    /// Of one disk, if it has not left.
+    pub fn disk(&self, disk: DiskId) -> Option<&DiskStatus> {
+        self.disks.iter().find(|of| of.state.disk == disk)
+    }
+}
+
 /// How one disk is doing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -62,7 +62,7 @@ where
             let mut stream = within(deadline, shared, tls.accept(stream)).await?;
             client.certificate = tls.certificate(&stream);
             let negotiation = negotiation.secured(&client);
-            match within(deadline, shared, haggle(&*shared.exports, negotiation, &mut stream, &mut 0)).await? {
+            match within(deadline, shared, haggle(negotiation, &mut stream, &mut 0)).await? {
                 Settled::Session(session) => {
                     negotiated(&client);
                     transmit(shared, stream, session).await
@@ -105,17 +105,12 @@ where
     let tls = shared.tls.as_ref().map_or(Tls::Off, TlsServer::offer);
     let payload_bytes_max = shared.limits.payload_bytes_max;
     let negotiation = Negotiation::new(&*shared.exports, client, tls, payload_bytes_max, wire::client_flags(flags))?;
-    haggle(&*shared.exports, negotiation, stream, &mut 0).await
+    haggle(negotiation, stream, &mut 0).await
 }
 
 /// Answers options until something is settled. Reads not one byte beyond: what was said in the clear does not get
 /// behind TLS.
-async fn haggle<'a, S>(
-    exports: &dyn Exports,
-    mut negotiation: Negotiation<'a>,
-    stream: &mut S,
-    bytes: &mut u64,
-) -> Result<Settled<'a>>
+async fn haggle<'a, S>(mut negotiation: Negotiation<'a>, stream: &mut S, bytes: &mut u64) -> Result<Settled<'a>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -145,7 +140,7 @@ where
             data.resize(header.len as usize, 0);
             stream.read_exact(&mut data).await.map_err(lost)?;
             if let Some(name) = negotiation.asks_about(header.option, &data) {
-                exports.known(name).await;
+                negotiation.exports.known(name).await;
             }
             negotiation.answer(header.option, &data, &mut answer)
         };

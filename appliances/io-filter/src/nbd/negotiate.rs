@@ -58,7 +58,7 @@ pub enum Step {
 
 /// One connection's negotiation.
 pub struct Negotiation<'a> {
-    exports: &'a dyn Exports,
+    pub(super) exports: &'a dyn Exports,
     client: &'a Client,
     tls: Tls,
     payload_bytes_max: u32,

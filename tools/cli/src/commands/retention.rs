@@ -1,7 +1,7 @@
 //! `tidemark retention`: how long points stay.
 
 use crate::args::BucketArgs;
-use crate::context::{open_bucket, open_domain};
+use crate::context::{open_bucket, open_domain, resolve};
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use tidemark_env::Env;
 use tidemark_format::retention::RUNG_MAX;
 use tidemark_format::{Hold, Mark, Policy, Retention, TimeNs};
 use tidemark_gc::{RetentionPlan, retention_plan, wish};
-use tidemark_reader::{PointSpec, ReaderOptions, SpanText, TimeText, parse_span};
+use tidemark_reader::{Point, PointSpec, ReaderOptions, SpanText, TimeText, parse_span};
 
 /// Choose how long a domain's points stay
 #[derive(Debug, Subcommand)]
@@ -192,8 +192,7 @@ pub(crate) async fn run(command: RetentionCommand, ui: &Ui) -> anyhow::Result<Ou
         RetentionCommand::Hold(args) => {
             let until = args.span.map_or(FOR_EVER, |span| TimeNs::new(env.clock.wall().get().saturating_add(span)));
             change(&args.bucket, &env, ui, async |mut wish, bucket| {
-                let domain = open_domain(bucket, ReaderOptions::default()).await?;
-                let point = domain.timeline().resolve(&args.at, env.clock.wall()).await?;
+                let point = point(bucket, &args.at).await?;
                 let hold = Hold { point: Mark { lsn: point.lsn, time: point.time }, until };
                 match wish.holds.binary_search_by_key(&point.lsn, |hold| hold.point.lsn) {
                     Ok(at) => wish.holds[at] = hold,
@@ -205,8 +204,7 @@ pub(crate) async fn run(command: RetentionCommand, ui: &Ui) -> anyhow::Result<Ou
         }
         RetentionCommand::Release(args) => {
             change(&args.bucket, &env, ui, async |mut wish, bucket| {
-                let domain = open_domain(bucket, ReaderOptions::default()).await?;
-                let point = domain.timeline().resolve(&args.at, env.clock.wall()).await?;
+                let point = point(bucket, &args.at).await?;
                 match wish.holds.binary_search_by_key(&point.lsn, |hold| hold.point.lsn) {
                     Ok(at) => drop(wish.holds.remove(at)),
                     Err(_) => return Err(Refused::new(format!("nobody holds lsn {}", point.lsn)).into()),
@@ -216,6 +214,11 @@ pub(crate) async fn run(command: RetentionCommand, ui: &Ui) -> anyhow::Result<Ou
             .await
         }
     }
+}
+
+/// The point that a person meant.
+async fn point(bucket: &Bucket, at: &PointSpec) -> anyhow::Result<Point> {
+    resolve(&open_domain(bucket, ReaderOptions::default()).await?, at).await
 }
 
 async fn change(
