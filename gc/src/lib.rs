@@ -18,6 +18,7 @@ mod retain;
 mod source;
 mod status;
 
+pub use core::liveness::{Needed, Standing, Sweep, Tally, Usage};
 pub use error::{Error, Result};
 pub use maintainer::{From, Maintainer, PassReport};
 pub use options::MaintenanceOptions;

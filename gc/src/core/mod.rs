@@ -1,5 +1,7 @@
-//! Decisions without I/O: which runs to merge, which segments make a run, in which order rows go into a table, which points stay.
+//! Decisions without I/O: which runs to merge, which segments make a run, in which order rows go into a table, which points stay,
+//! which versions they need.
 
+pub(crate) mod liveness;
 pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod retention;

@@ -7,6 +7,7 @@ mod drva;
 mod fio;
 mod ingest;
 mod limit;
+mod liveness;
 mod log_store;
 mod mount;
 mod nbd;
@@ -59,6 +60,18 @@ enum Bench {
         /// Cold random reads.
         #[arg(long, default_value_t = 2000)]
         reads: usize,
+    },
+    /// Which versions are needed, over the rows of a long history.
+    Liveness {
+        /// Rows.
+        #[arg(long, default_value_t = 20_000_000)]
+        rows: u64,
+        /// Versions of each block, on average.
+        #[arg(long, default_value_t = 4)]
+        versions: u64,
+        /// Kept points, beside the horizon.
+        #[arg(long, default_value_t = 48)]
+        kept: u64,
     },
     /// The log store against a bare group-commit loop on the same device.
     LogStore {
@@ -129,7 +142,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "log-store", "mount", "nbd", "drva"]
+        None => ["ingest", "requests", "open", "liveness", "log-store", "mount", "nbd", "drva"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -158,6 +171,7 @@ impl Bench {
             Self::Ingest { .. } => "ingest",
             Self::Requests => "requests",
             Self::Open { .. } => "open",
+            Self::Liveness { .. } => "liveness",
             Self::LogStore { .. } => "log-store",
             Self::Mount { .. } => "mount",
             Self::Nbd { .. } => "nbd",
@@ -174,6 +188,9 @@ async fn run(bench: Bench) -> Result<Report> {
         }
         Bench::Requests => ingest::requests(&env).await,
         Bench::Open { segments, writes, reads } => open::run(&open::Options { segments, writes, reads }, &env).await,
+        Bench::Liveness { rows, versions, kept } => {
+            liveness::run(&liveness::Options { rows, versions, kept }, &*env.clock)
+        }
         Bench::LogStore { dir, file_mib, rounds, round_ms } => {
             log_store::run(&log_store::Options { dir, file_mib, rounds, round_ms }, &*env.clock).await
         }
