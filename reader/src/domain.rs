@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     pub(crate) maps: MapCache,
     /// Bytes that may still be read ahead, in KiB.
     pub(crate) prefetch_room: Arc<Semaphore>,
-    genesis: Arc<Genesis>,
+    pub(crate) genesis: Arc<Genesis>,
     timeline: ArcSwap<Timeline>,
     refreshing: tokio::sync::Mutex<()>,
     images: Mutex<HashMap<(DiskId, Lsn), Weak<DiskImage>>>,

@@ -115,6 +115,14 @@ impl DiskImage {
         &self.name
     }
 
+    /// Names the contents: the same text means the same bytes, for ever. An LSN alone does not, for a takeover may replace
+    /// a write that was not final.
+    pub fn identity(&self) -> String {
+        let (domain, lsn) = (self.inner.genesis.domain, self.at.lsn);
+        let epoch = self.timeline.epoch_of(lsn).map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
+        format!("disk {} of domain {domain} at lsn {lsn} of epoch {epoch}: {}/{}", self.id, self.vm, self.name)
+    }
+
     /// Size at the point.
     pub fn size_bytes(&self) -> u64 {
         self.blocks * BLOCK_BYTES

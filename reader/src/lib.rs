@@ -23,6 +23,7 @@ mod maps;
 mod options;
 mod point;
 mod replay;
+mod scatter;
 mod timeline;
 mod verify;
 

@@ -57,6 +57,36 @@ async fn check_holes(image: &DiskImage, model: &DiskModel) {
     }
 }
 
+/// What is scattered is what the disk holds, in whole units, each once, and only what was asked for.
+async fn check_scatter(image: &DiskImage, model: &DiskModel, wanted: Extent) {
+    let (to, mut from) = tokio::sync::mpsc::channel(1);
+    let wanted = [Extent::new(0, wanted.start / 16 * 8), wanted];
+    let take = async move {
+        let mut all = Vec::new();
+        while let Some(batch) = from.recv().await {
+            all.extend(batch);
+        }
+        all
+    };
+    let scatter = async {
+        let to = to;
+        image.scatter(&wanted, &to).await
+    };
+    let (done, all) = tokio::join!(scatter, take);
+    done.unwrap();
+    let (cells, mut seen) = (model.image(), vec![false; model.image().len()]);
+    for (offset, bytes) in all {
+        for (block, bytes) in (offset / BLOCK..).zip(bytes.chunks(512)) {
+            assert!(wanted.iter().any(|extent| extent.overlaps(Extent::new(block, 1))), "block {block} was not wanted");
+            assert_eq!(cells[block as usize].as_ref().map(|cell| &cell[..]), Some(bytes), "block {block} of {image:?}");
+            assert!(!std::mem::replace(&mut seen[block as usize], true), "block {block} came twice");
+        }
+    }
+    for unit in seen.chunks(8) {
+        assert!(unit.iter().all(|seen| *seen == unit[0]), "units come whole");
+    }
+}
+
 /// A disk to which the steps of a replay are applied.
 struct Replayed {
     cells: Vec<Option<[u8; 512]>>,
@@ -147,6 +177,8 @@ proptest! {
                 check(&image, wanted, 0, disk.size_bytes as usize).await;
                 check(&image, wanted, offset.index(disk.size_bytes as usize + 600) as u64, len).await;
                 check_holes(&image, wanted).await;
+                let part = (offset.index(wanted.blocks() as usize) / 8 * 8) as u64;
+                check_scatter(&image, wanted, Extent::new(part, wanted.blocks() - part)).await;
                 let from = Lsn::new(offset.index(lsn.get() as usize + 1) as u64);
                 check_replay(&domain, &model, disk.id, from, lsn).await;
             }

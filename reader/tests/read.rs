@@ -8,7 +8,7 @@ use common::{LogBuilder, noise, open, small_options};
 use std::sync::Arc;
 use tidemark_bucket::{Bucket, Fault, Faults, Op};
 use tidemark_env::Env;
-use tidemark_format::{DiskId, Epoch, ErrorKind, EventBody, Lsn, ObjectKey, Seq};
+use tidemark_format::{DiskId, Epoch, ErrorKind, EventBody, Extent, Lsn, ObjectKey, Seq};
 use tidemark_reader::{DiskImage, Domain, Error, ReaderOptions};
 
 const MIB: usize = 1 << 20;
@@ -71,6 +71,31 @@ async fn a_cold_random_read_costs_at_most_1_2_requests() {
     }
     let cost = gets(&log.bucket) - before;
     assert!(cost as f64 <= 1.2 * misses as f64, "{cost} requests for {misses} misses of {reads} reads");
+}
+
+/// Writes all over the disk, in segments that each hold a few of every region.
+#[tokio::test]
+async fn scattering_reads_each_object_once() {
+    let (log, disk, content) = seeded().await;
+    let image = image_of(&log.bucket, disk, ReaderOptions { frame_cache_bytes_max: 0, ..Default::default() }).await;
+    let before = gets(&log.bucket);
+    let (to, mut from) = tokio::sync::mpsc::channel(1);
+    let scatter = {
+        let image = image.clone();
+        tokio::spawn(async move { image.scatter(&[Extent::new(0, 128 << 10)], &to).await })
+    };
+    let mut bytes = 0;
+    while let Some(batch) = from.recv().await {
+        for (offset, piece) in batch {
+            assert!(content[offset as usize..][..piece.len()] == piece, "at {offset}");
+            bytes += piece.len();
+        }
+    }
+    scatter.await.unwrap().unwrap();
+    assert_eq!(bytes, 16 * MIB, "all data, and no zeros");
+    // Eight segments and two seeds of 8 MiB; a request brings at most 8 MiB.
+    let spent = gets(&log.bucket) - before;
+    assert!(spent <= 8 + 2 * 2 + 3, "{spent} requests");
 }
 
 #[tokio::test]

@@ -5,3 +5,4 @@
 pub(crate) mod coalesce;
 pub(crate) mod disks;
 pub(crate) mod prefetch;
+pub(crate) mod scatter;

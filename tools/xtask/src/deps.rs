@@ -19,12 +19,13 @@ const LAYERS: &[(&str, u8)] = &[
     ("reader", 4),
     ("gc", 4),
     ("writer/replication", 5),
-    ("fuse-mount", 5),
+    ("fuse-mount/overlay", 5),
+    ("fuse-mount", 6),
     ("appliances/io-filter", 5),
     ("appliances/qemu", 5),
-    ("appliances/", 6),
-    ("tools/", 7),
-    ("tests/", 8),
+    ("appliances/", 7),
+    ("tools/", 8),
+    ("tests/", 9),
 ];
 
 /// A library that only some folders may name: prefix of its package name, folders, what others use instead.

@@ -1,0 +1,167 @@
+//! Large parts of an image, object by object: each object is streamed once and what it holds is scattered over the disk.
+//! What hydration reads.
+//!
+//! Memory is bounded: a plan of at most [`ITEMS_MAX`] runs, and [`OBJECTS_AT_A_TIME`] batches of some [`BATCH_BYTES`]. A disk
+//! with more runs is planned in several windows.
+//! Not here: what is planned ([`crate::core::scatter`]), and what is left out of it: [`DiskImage::read`] has that.
+
+use crate::core::scatter::{Holds, Item, Plan};
+use crate::error::{Error, Result};
+use crate::image::DiskImage;
+use crate::load::in_frames;
+use crate::maps::{Place, REGION_BLOCKS};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tidemark_extent_map::State;
+use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Lsn, ObjectKey};
+use tidemark_history::Segment;
+use tokio::sync::mpsc;
+
+/// Blocks of a unit that is handed out whole: 4 KiB.
+const UNIT_BLOCKS: u64 = 8;
+const UNIT_BYTES: u64 = UNIT_BLOCKS * BLOCK_BYTES;
+/// Runs planned at a time.
+const ITEMS_MAX: usize = 1 << 19;
+/// Plaintext of the frames that a batch is cut out of, at most by one frame more.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Objects that are streamed side by side.
+const OBJECTS_AT_A_TIME: usize = 4;
+
+/// Runs of bytes with their offsets on the disk.
+type Batch = Vec<(u64, Bytes)>;
+/// A place in an object, as some version has it; any of them leads to the object.
+type Carriers = HashMap<ObjectKey, (Lsn, Place)>;
+
+impl DiskImage {
+    /// Sends what `wanted` holds, which ascends and does not overlap, to `to`: runs of whole units of 4 KiB, verified, batch by
+    /// batch in the order of the objects that hold them. Left out are units of zeros alone, units that several objects hold
+    /// parts of, and those that are unknown or damaged. Ends early if nobody receives any more.
+    ///
+    /// # Errors
+    /// Those of the store; what was sent before is good.
+    pub async fn scatter(&self, wanted: &[Extent], to: &mpsc::Sender<Batch>) -> Result<()> {
+        let mut wanted = wanted;
+        let mut from = 0;
+        while !wanted.is_empty() && !to.is_closed() {
+            let mut plan = Plan::new(UNIT_BLOCKS, self.blocks);
+            let mut carriers = Carriers::new();
+            while let Some(extent) = wanted.first().filter(|_| plan.len() < ITEMS_MAX) {
+                let start = extent.start.max(from);
+                from = ((start / REGION_BLOCKS + 1) * REGION_BLOCKS).min(extent.end()).min(self.blocks);
+                if start < from {
+                    self.plan(Extent::new(start, from - start), &mut plan, &mut carriers).await?;
+                }
+                if from >= extent.end().min(self.blocks) {
+                    wanted = &wanted[1..];
+                }
+                tokio::task::consume_budget().await;
+            }
+            let streams = stream::iter(plan.finish()).map(|(key, items)| {
+                let sample = carriers.get(&key).copied();
+                async move {
+                    let (lsn, place) = sample.ok_or(Error::TaskLost)?;
+                    let segment = self.segment(lsn, place).await?;
+                    self.stream(&segment, &items, to).await
+                }
+            });
+            streams.buffer_unordered(OBJECTS_AT_A_TIME).try_collect::<()>().await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the pieces of a part of one region to a plan.
+    async fn plan(&self, part: Extent, plan: &mut Plan<ObjectKey>, carriers: &mut Carriers) -> Result<()> {
+        let map = self.map_of(part.start / REGION_BLOCKS).await?;
+        let mut last: Option<(Lsn, ObjectKey)> = None;
+        for piece in map.clipped(part) {
+            let holds = match piece.state {
+                State::Zero | State::Unmap => Holds::Zeros,
+                State::Unknown => Holds::Unknown,
+                State::Data(place) => {
+                    let key = match last.filter(|(lsn, _)| *lsn == piece.lsn && place.segment == Place::INDEXED) {
+                        Some((_, key)) => key,
+                        None => self.key_of(piece.lsn, place).await?,
+                    };
+                    last = Some((piece.lsn, key));
+                    carriers.entry(key).or_insert((piece.lsn, place));
+                    Holds::Data { carrier: key, block: place.block }
+                }
+            };
+            plan.add(piece.extent, holds);
+        }
+        Ok(())
+    }
+
+    /// The object that a place of a version of `lsn` points into, without reading it.
+    async fn key_of(&self, lsn: Lsn, place: Place) -> Result<ObjectKey> {
+        let number = place.segment;
+        if let Some(index) = self.timeline.index.as_ref().filter(|_| number == Place::INDEXED) {
+            return Ok(index.segment_of(lsn).await?.key());
+        }
+        let key = if number & Place::BASE == 0 {
+            self.timeline.log.segments.get(number as usize).map(|segment| segment.key)
+        } else {
+            self.parts.get((number & !Place::BASE) as usize).map(|part| part.key())
+        };
+        key.ok_or(Error::TaskLost)
+    }
+
+    /// Streams the runs of one object.
+    async fn stream(&self, segment: &Arc<Segment>, items: &[Item], to: &mpsc::Sender<Batch>) -> Result<()> {
+        let mut rest = items;
+        while !rest.is_empty() && !to.is_closed() {
+            let (batch, frames) = next_batch(segment, rest);
+            rest = &rest[batch.len()..];
+            let wanted: Vec<u32> = frames.into_iter().collect();
+            let outcomes = self.inner.frames.get(segment, &wanted).await;
+            let frames: BTreeMap<u32, _> = wanted.into_iter().zip(outcomes).collect();
+            let mut pieces = Batch::new();
+            for item in batch {
+                let mut at = item.extent.byte_start();
+                let Some(block) = item.block else {
+                    const ZEROS: &[u8] = &[0; UNIT_BYTES as usize];
+                    pieces.push((at, Bytes::from_static(&ZEROS[..item.extent.byte_len() as usize])));
+                    continue;
+                };
+                for part in in_frames(segment, item.extent, Place { segment: 0, block }) {
+                    match frames.get(&part.frame) {
+                        Some(Ok(plain)) => pieces.push((at, part.of(plain))),
+                        // Whoever reads these blocks is told what is wrong with them.
+                        Some(Err(error)) if is_damage(error.kind()) => {}
+                        Some(Err(error)) => return Err(Error::shared(error)),
+                        None => return Err(Error::TaskLost),
+                    }
+                    at += part.extent.byte_len();
+                }
+            }
+            if to.send(pieces).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_damage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::DataLoss | ErrorKind::NotFound)
+}
+
+/// The first of `items` whose frames together have some [`BATCH_BYTES`], with these frames. Ends at the edge of a unit.
+fn next_batch<'a>(segment: &Segment, items: &'a [Item]) -> (&'a [Item], BTreeSet<u32>) {
+    let (mut frames, mut bytes) = (BTreeSet::new(), 0);
+    for (at, item) in items.iter().enumerate() {
+        if bytes >= BATCH_BYTES && item.extent.start.is_multiple_of(UNIT_BLOCKS) {
+            return (&items[..at], frames);
+        }
+        let Some(block) = item.block else { continue };
+        for part in in_frames(segment, item.extent, Place { segment: 0, block }) {
+            if frames.insert(part.frame) {
+                let entry = segment.head.frames.entry(part.frame as usize);
+                bytes += entry.map_or(0, |entry| u64::from(entry.plain_len));
+            }
+        }
+    }
+    (items, frames)
+}
