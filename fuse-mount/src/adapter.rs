@@ -7,10 +7,11 @@
 
 use crate::crew::Crew;
 use crate::error::{Error, Result};
-use crate::fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, ReadAnswer, SeekTo, Validity};
+use crate::fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, ReadAnswer, SeekTo, Validity, WriteAnswer};
 use crate::handles::Handles;
 use crate::health::Health;
 use crate::options::ServeOptions;
+use crate::passthrough::Passed;
 use crate::stats::Counters;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -45,6 +46,9 @@ pub(crate) struct Adapter<F: DiskFs> {
     crew: Arc<Crew>,
     look: Look,
     background_requests_max: u16,
+    writable: bool,
+    /// Opens that the kernel serves from local files.
+    passed: Arc<Passed>,
 }
 
 /// How nodes look to `stat`.
@@ -85,10 +89,11 @@ impl<F: DiskFs> Adapter<F> {
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
         };
+        let writable = fs.is_writable();
         let look = Look {
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
-            file_mode: options.access.file_mode(),
+            file_mode: if writable { options.access.writable_file_mode() } else { options.access.file_mode() },
             dir_mode: options.access.dir_mode(),
         };
         Self {
@@ -100,6 +105,8 @@ impl<F: DiskFs> Adapter<F> {
             crew,
             look,
             background_requests_max: options.background_requests_max,
+            writable,
+            passed: Arc::default(),
         }
     }
 
@@ -128,6 +135,25 @@ impl<F: DiskFs> Adapter<F> {
                 reply(Err(error));
             }
         }
+    }
+
+    /// Answers a request for a file that has no other answer than that it is done.
+    fn settle(
+        &self,
+        what: &'static str,
+        fh: FileHandle,
+        ask: impl FnOnce(&F, &Arc<F::File>) -> Answer<()>,
+        reply: ReplyEmpty,
+    ) {
+        let Some(file) = self.files.get(fh.0) else { return reply.error(Errno::EBADF) };
+        self.answer(
+            what,
+            |fs| ask(fs, &file),
+            move |answer| match answer {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
 
     /// Asks something that needs no I/O.
@@ -242,7 +268,13 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
-        let offered = wanted & config.capabilities();
+        let mut offered = wanted & config.capabilities();
+        // The kernel may read a local file by itself, but not one that lies on a file system stacked like this one.
+        if self.writable && config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) {
+            let stacked = config.set_max_stack_depth(1).is_ok();
+            offered.set(InitFlags::FUSE_PASSTHROUGH, stacked);
+            self.passed.permit(stacked);
+        }
         config.add_capabilities(offered).expect("these are among the offered");
         // Each refusal of a setting names the nearest that is possible.
         config.set_max_background(self.background_requests_max.max(1)).ok();
@@ -328,18 +360,34 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
     }
 
     fn open(&self, _req: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+        let reads_only = flags.acc_mode() == OpenAccMode::O_RDONLY;
+        if !reads_only && !self.writable {
             return reply.error(Errno::EROFS);
         }
-        let direct = flags.0 & libc::O_DIRECT != 0;
-        let files = self.files.clone();
+        let how = match (self.writable, reads_only) {
+            // What may be written, or handed to the kernel once it is local, is never cached here: the two do not mix.
+            (true, true) => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+            (true, false) => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
+            (false, _) if flags.0 & libc::O_DIRECT != 0 => FopenFlags::FOPEN_DIRECT_IO,
+            (false, _) => FopenFlags::FOPEN_KEEP_CACHE,
+        };
+        let (files, fs, passed) = (self.files.clone(), self.fs.clone(), self.passed.clone());
         self.answer(
             "open a disk",
             |fs| fs.open(ino(node)),
             move |answer| match answer {
                 Ok(file) => {
-                    let how = if direct { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
-                    reply.opened(FileHandle(files.insert(file)), how);
+                    let local = || if reads_only { fs.local_file(&file) } else { None };
+                    let backing = passed.backing(node, local, |file| reply.open_backing(file));
+                    let number = files.insert(file);
+                    match backing {
+                        Some(backing) => {
+                            // Kept before the kernel can close it.
+                            passed.opened(number, backing.clone());
+                            reply.opened_passthrough(FileHandle(number), FopenFlags::FOPEN_NOFLUSH, &backing);
+                        }
+                        None => reply.opened(FileHandle(number), how),
+                    }
                 }
                 Err(error) => reply.error(errno(&error)),
             },
@@ -438,6 +486,7 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         reply: ReplyEmpty,
     ) {
         self.files.remove(fh.0);
+        self.passed.released(fh.0);
         reply.ok();
     }
 
@@ -468,12 +517,15 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         }
     }
 
-    // A close needs nothing: "not implemented" makes the kernel stop asking.
-    fn flush(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    fn flush(&self, _req: &Request, _node: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        if !self.writable {
+            // A close needs nothing: "not implemented" makes the kernel stop asking.
+            return reply.error(Errno::ENOSYS);
+        }
+        self.settle("flush at a close", fh, |fs, file| fs.flush(file), reply);
     }
-    fn fsync(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsync(&self, _req: &Request, _node: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.settle("flush", fh, |fs, file| fs.flush(file), reply);
     }
     fn fsyncdir(&self, _req: &Request, _node: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         reply.ok();
@@ -504,15 +556,16 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         reply.error(Errno::ENOSYS);
     }
 
-    // Nothing here can be changed. The kernel says so by itself on a read-only mount; root can remount it.
+    // Of a read-only tree nothing can be changed. The kernel says so by itself on a read-only mount; root can remount it. Of a
+    // recovery disk the contents can be, and nothing else; that it was touched is taken note of by nobody.
     fn setattr(
         &self,
         _req: &Request,
-        _node: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
-        _size: Option<u64>,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
         _atime: Option<TimeOrNow>,
         _mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
@@ -523,7 +576,22 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EROFS);
+        if !self.writable {
+            return reply.error(Errno::EROFS);
+        }
+        let look = self.look;
+        let other = mode.is_some() || uid.is_some() || gid.is_some();
+        self.answer(
+            "change a disk",
+            |fs| fs.getattr(ino(node)),
+            move |answer| match answer {
+                Ok(attr) if !other && size.is_none_or(|size| size == attr.size_bytes) => {
+                    reply.attr(&ttl(&attr), &look.attr(&attr));
+                }
+                Ok(_) => reply.error(Errno::EPERM),
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
         reply.error(Errno::EROFS);
@@ -552,19 +620,77 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
     fn write(
         &self,
         _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: &[u8],
+        node: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
         _: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        let _shift = self.crew.begin();
+        let Some(file) = self.files.get(fh.0) else { return reply.error(Errno::EBADF) };
+        let len = data.len() as u32;
+        let counters = &self.desk.counters;
+        counters.writes.fetch_add(1, Relaxed);
+        let error = match guarded("write", || self.fs.write(&file, offset, data)) {
+            Ok(WriteAnswer::Done) => {
+                counters.written_bytes.fetch_add(u64::from(len), Relaxed);
+                return reply.written(len);
+            }
+            Ok(WriteAnswer::Later(pending)) => {
+                let desk = self.desk.clone();
+                self.io.spawn(async move {
+                    let whole = len.div_ceil(1024).min(desk.budget_kib);
+                    let mut permit = None;
+                    let answer = tokio::time::timeout(desk.deadline, async {
+                        permit = desk.budget.clone().acquire_many_owned(whole).await.ok();
+                        pending.await
+                    });
+                    let answer = answer.await.unwrap_or_else(|_| {
+                        let what = format!("write {len} bytes at {offset} of node {node}");
+                        Err(Error::Deadline { what, deadline: desk.deadline })
+                    });
+                    desk.close(&answer);
+                    match answer {
+                        Ok(()) => {
+                            desk.counters.written_bytes.fetch_add(u64::from(len), Relaxed);
+                            reply.written(len);
+                        }
+                        Err(error) => reply.error(errno(&error)),
+                    }
+                    drop(permit);
+                });
+                return;
+            }
+            Ok(WriteAnswer::Failed(error)) | Err(error) => error,
+        };
+        self.desk.report(&error);
+        reply.error(errno(&error));
     }
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if !self.writable {
+            return reply.error(Errno::EROFS);
+        }
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            _ if mode == PUNCH => {}
+            libc::FALLOC_FL_ZERO_RANGE => {}
+            // Space cannot be promised: it is taken as units are written.
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        }
+        let range = offset..offset.saturating_add(length);
+        self.settle("discard", fh, |fs, file| fs.discard(file, range), reply);
     }
     fn copy_file_range(
         &self,

@@ -54,6 +54,33 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Nothing here can be changed.
+    #[error("the tree is read-only")]
+    ReadOnly,
+    /// A local file or directory cannot be used.
+    #[error("use {}", path.display())]
+    Local {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The overlay of a disk cannot be opened.
+    #[error("open the overlay of {disk}")]
+    Overlay {
+        /// The disk, as VM/DISK.
+        disk: String,
+        /// Why not.
+        #[source]
+        source: tidemark_overlay::Error,
+    },
+    /// The local disk of the overlays is full.
+    #[error("{what}")]
+    NoSpace {
+        /// What was tried.
+        what: String,
+    },
     /// `lseek` found nothing up to the end of the disk.
     #[error("nothing to find at or after byte {offset}")]
     NothingBeyond {
@@ -159,6 +186,7 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::Read { kind, .. } => *kind,
+            Self::Overlay { source, .. } => source.kind(),
             Self::Deadline { .. } | Self::Replaced { .. } | Self::Unmount { .. } | Self::Session { .. } => {
                 ErrorKind::Retry
             }
@@ -169,6 +197,9 @@ impl Error {
             Self::NotADirectory { .. }
             | Self::IsADirectory { .. }
             | Self::NotALink { .. }
+            | Self::ReadOnly
+            | Self::NoSpace { .. }
+            | Self::Local { .. }
             | Self::Panicked { .. }
             | Self::Mountpoint { .. }
             | Self::DeadMount { .. }
@@ -187,6 +218,8 @@ impl Error {
             Self::NotALink { .. } => libc::EINVAL,
             Self::NoAttribute { .. } => libc::ENODATA,
             Self::NothingBeyond { .. } => libc::ENXIO,
+            Self::ReadOnly => libc::EROFS,
+            Self::NoSpace { .. } => libc::ENOSPC,
             _ => libc::EIO,
         }
     }
@@ -197,6 +230,7 @@ impl Error {
             Self::DeadMount { dir, .. } => Some(format!("remove it with `umount -l {}`", dir.display())),
             Self::AlreadyMounted { dir, .. } => Some(format!("unmount it with `umount {}` first", dir.display())),
             Self::Covered { dir, .. } => Some(format!("unmount what is on top of {} first", dir.display())),
+            Self::Overlay { source, .. } => source.hint().map(Into::into),
             Self::NoFuse { .. } => Some("load the kernel module with `modprobe fuse`, or pass /dev/fuse in".into()),
             Self::Helper { .. } => Some("install fuse3 (`apt install fuse3`), or run as root".into()),
             _ => None,

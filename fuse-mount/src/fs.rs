@@ -1,15 +1,17 @@
-//! What a read-only tree of disk images must answer, whatever carries the questions.
+//! What a tree of disk images must answer, whatever carries the questions.
 //!
 //! [`DiskFs`] knows no FUSE: it is tested by calling it, and FUSE is one thin adapter. Two rules shape it:
 //! - An answer is given [`Answer::Now`] only if that takes microseconds and no I/O; everything else is [`Answer::Later`], a
 //!   future that the transport runs away from its own threads, with a deadline, and may drop at any await.
 //! - The contents behind an inode number never change, so a transport may cache them for as long as it likes. Which number a
-//!   name has may change, as [`Validity`] says.
+//!   name has may change, as [`Validity`] says. Only a tree that [`DiskFs::is_writable`] is otherwise, and must not be cached.
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use tidemark_format::TimeNs;
@@ -68,6 +70,16 @@ pub enum ReadAnswer {
     /// The callback was not called; the bytes need I/O.
     Later(Pending<Bytes>),
     /// The callback was not called.
+    Failed(Error),
+}
+
+/// How a write was answered.
+pub enum WriteAnswer {
+    /// All of it is written, and outlasts this process.
+    Done,
+    /// Needs I/O.
+    Later(Pending<()>),
+    /// Nothing that was there before is lost.
     Failed(Error),
 }
 
@@ -135,7 +147,7 @@ pub struct Totals {
     pub disks: u64,
 }
 
-/// A read-only tree of disk images.
+/// A tree of disk images, read-only unless it says otherwise.
 pub trait DiskFs: Send + Sync + 'static {
     /// An open disk.
     type File: Send + Sync + 'static;
@@ -169,4 +181,25 @@ pub trait DiskFs: Send + Sync + 'static {
     fn listxattr(&self, ino: Ino) -> Result<Vec<&'static str>>;
     /// Totals of the disks shown.
     fn totals(&self) -> Totals;
+
+    /// Whether disks can be written to.
+    fn is_writable(&self) -> bool {
+        false
+    }
+    /// Writes `bytes`, all of them.
+    fn write(&self, _file: &Arc<Self::File>, _offset: u64, _bytes: &[u8]) -> WriteAnswer {
+        WriteAnswer::Failed(Error::ReadOnly)
+    }
+    /// Makes a range zeros and gives its space back; what is beyond the end is left out.
+    fn discard(&self, _file: &Arc<Self::File>, _range: Range<u64>) -> Answer<()> {
+        Answer::Now(Err(Error::ReadOnly))
+    }
+    /// Makes every write that was answered durable.
+    fn flush(&self, _file: &Arc<Self::File>) -> Answer<()> {
+        Answer::Now(Ok(()))
+    }
+    /// A local file that has the disk's contents, byte for byte, now and whatever is written later.
+    fn local_file(&self, _file: &Arc<Self::File>) -> Option<File> {
+        None
+    }
 }

@@ -1,8 +1,9 @@
-//! A domain's history as a read-only file tree.
+//! A domain's history as a read-only file tree, and recovery disks as one that can be written to.
 //!
 //! [`TimeTree`] shows every point of a domain's history as a directory of VMs and disks. It answers as a [`DiskFs`], which
 //! knows no FUSE; `session` mounts one, `adapter` translates the kernel's requests. What a mount promises its users is docs/contract.md, each paragraph of it a test.
-//! Not here: finding and checking the bytes (`tidemark-reader`), and any writing.
+//! [`LiveTree`] shows recovery disks, each of them an overlay over a point.
+//! Not here: finding and checking the bytes (`tidemark-reader`), and what becomes of a write (`tidemark-overlay`).
 
 mod adapter;
 mod crew;
@@ -11,16 +12,21 @@ mod fs;
 mod handles;
 mod health;
 mod images;
+mod live;
 mod mountpoint;
 mod names;
 mod nodes;
 mod options;
+mod passthrough;
 mod session;
 mod stats;
 mod tree;
 
 pub use error::{Error, Result};
-pub use fs::{Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, Pending, ReadAnswer, SeekTo, Totals, Validity};
+pub use fs::{
+    Answer, Attr, DirEntry, DiskFs, Ino, NodeKind, Pending, ReadAnswer, SeekTo, Totals, Validity, WriteAnswer,
+};
+pub use live::{LiveDisk, LiveTree, open_disks};
 pub use names::{ESCAPED_BYTES_MAX, escape, unescape};
 pub use options::{Access, ServeOptions};
 pub use session::{MountHandle, Unmounted, serve};

@@ -47,6 +47,8 @@ pub(crate) struct MountRequest<'a> {
     pub(crate) source: &'a str,
     /// Let every user's requests through; the kernel checks modes.
     pub(crate) allow_other: bool,
+    /// Whether files can be written to.
+    pub(crate) writable: bool,
 }
 
 /// A fresh mount and the connection that must serve it.
@@ -154,7 +156,8 @@ fn mount_directly(request: &MountRequest<'_>) -> Result<OwnedFd> {
         options.push_str(",allow_other");
     }
     let options = CString::new(options).expect("numbers and words hold no NUL");
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    flags.set(MountFlags::RDONLY, !request.writable);
     rustix::mount::mount(printable(request.source), request.dir, FS_TYPE, flags, Some(options.as_c_str()))
         .map_err(|errno| refuse(errno.into()))?;
     Ok(connection)
@@ -169,8 +172,9 @@ fn printable(source: &str) -> String {
 fn mount_with_helper(request: &MountRequest<'_>) -> Result<OwnedFd> {
     let refuse = |message: String| Error::Helper { message };
     let (ours, theirs) = UnixStream::pair().map_err(|error| refuse(error.to_string()))?;
-    let mut options =
-        format!("ro,nosuid,nodev,noexec,default_permissions,subtype=tidemark,fsname={}", printable(request.source));
+    let rights = if request.writable { "rw" } else { "ro" };
+    let source = printable(request.source);
+    let mut options = format!("{rights},nosuid,nodev,noexec,default_permissions,subtype=tidemark,fsname={source}");
     if request.allow_other {
         options.push_str(",allow_other");
     }

@@ -29,6 +29,10 @@ impl Access {
             Self::Everyone => 0o555,
         }
     }
+    /// Whoever may look may write.
+    pub(crate) const fn writable_file_mode(self) -> u16 {
+        self.file_mode() | self.file_mode() >> 1
+    }
     pub(crate) const fn beyond_owner(self) -> bool {
         !matches!(self, Self::Owner)
     }

@@ -67,9 +67,11 @@ pub fn serve<F: DiskFs>(fs: Arc<F>, dir: &Path, options: &ServeOptions, env: &En
     let health = Arc::new(Health::new(env.clock.clone()));
     let threads = options.answer_threads.clamp(1, 64);
     let crew = Arc::new(Crew::new(env.clock.clone(), threads));
+    let writable = fs.is_writable();
     let adapter = Adapter::new(fs, runtime.handle(), health, counters.clone(), crew.clone(), options);
 
-    let request = MountRequest { dir: &dir, source: &options.source_name, allow_other: options.access.beyond_owner() };
+    let (source, allow_other) = (&*options.source_name, options.access.beyond_owner());
+    let request = MountRequest { dir: &dir, source, allow_other, writable };
     let mounted = mountpoint::mount(&request)?;
     let (entry, by) = (mounted.entry, mounted.by);
     let mut config = fuser::Config::default();

@@ -8,6 +8,8 @@ pub(crate) struct Counters {
     pub(crate) hits: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) written_bytes: AtomicU64,
 }
 
 /// What a mount has done so far.
@@ -21,6 +23,10 @@ pub struct MountStats {
     pub bytes: u64,
     /// Requests of any kind that failed with EIO.
     pub failures: u64,
+    /// Write requests taken from the kernel.
+    pub writes: u64,
+    /// Bytes taken from writers.
+    pub written_bytes: u64,
 }
 
 impl Counters {
@@ -30,6 +36,8 @@ impl Counters {
             hits: self.hits.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             failures: self.failures.load(Relaxed),
+            writes: self.writes.load(Relaxed),
+            written_bytes: self.written_bytes.load(Relaxed),
         }
     }
 }

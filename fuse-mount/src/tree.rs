@@ -24,7 +24,7 @@ use tidemark_reader::{DiskAt, DiskImage, Domain, Point, PointSpec, TimeText, Tim
 use tokio::runtime::Handle;
 
 /// Ending of every disk's file name.
-const SUFFIX: &str = ".raw";
+pub(crate) const SUFFIX: &str = ".raw";
 
 /// What a tree shows, and how fresh.
 #[derive(Clone, Debug)]
@@ -369,7 +369,7 @@ fn consistency(timeline: &Timeline, lsn: Lsn) -> String {
 }
 
 /// File names of the VMs at a point, and in each the file names of the disks that can be restored there.
-fn disks_by_vm(timeline: &Timeline, lsn: Lsn) -> BTreeMap<String, BTreeMap<String, DiskAt>> {
+pub(crate) fn disks_by_vm(timeline: &Timeline, lsn: Lsn) -> BTreeMap<String, BTreeMap<String, DiskAt>> {
     let mut vms: BTreeMap<String, BTreeMap<String, DiskAt>> = BTreeMap::new();
     for disk in timeline.disks_at(lsn) {
         if disk.consistent_from.is_none_or(|from| from > lsn) {

@@ -72,6 +72,10 @@ pub trait LocalFiles: Send + Sync {
     /// # Errors
     /// What the system says.
     fn replace_map(&self, contents: &[u8]) -> io::Result<Arc<dyn LocalFile>>;
+    /// The file of contents, open for reading, if it is one that others can open.
+    fn reopen(&self) -> Option<File> {
+        None
+    }
 }
 
 /// Names one boot of a machine: what is in the page cache is lost with it.
@@ -227,6 +231,10 @@ impl LocalFiles for DiskFiles {
             sync_dir(dir)?;
         }
         Ok(Arc::new(PlainFile(file)))
+    }
+
+    fn reopen(&self) -> Option<File> {
+        File::open(&self.raw).ok()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::source::Source;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -187,6 +188,11 @@ impl Overlay {
             size_bytes: self.size_bytes,
             dirty_bytes: (counts.dirty * UNIT_BYTES).min(self.size_bytes),
         })
+    }
+
+    /// The local file, for reading; it is the disk once that is finished. `None` if others cannot open it.
+    pub fn local_file(&self) -> Option<File> {
+        self.files.reopen()
     }
 
     /// The next run of bytes from `offset` on whose units are `state`.

@@ -12,6 +12,7 @@ mod log_store;
 mod mount;
 mod nbd;
 mod open;
+mod overlay;
 mod report;
 mod server;
 
@@ -103,6 +104,24 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+    /// Recovery disks: writes, a file system on a loop device, hydration and what follows it, against qemu-storage-daemon.
+    Overlay {
+        /// The `tidemark` binary.
+        #[arg(long, default_value = "target/release/tidemark")]
+        tidemark: PathBuf,
+        /// Where the local files lie: the device that is measured.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Size of the disk in MiB.
+        #[arg(long, default_value_t = 512)]
+        disk_mib: usize,
+        /// Rounds of all targets.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of one measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
     /// Durable guest writes through the appliance, against nbdkit, qemu-nbd and the device, by fio.
     Drva {
         /// The `tidemark` binary.
@@ -142,7 +161,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "liveness", "log-store", "mount", "nbd", "drva"]
+        None => ["ingest", "requests", "open", "liveness", "log-store", "mount", "overlay", "nbd", "drva"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -174,6 +193,7 @@ impl Bench {
             Self::Liveness { .. } => "liveness",
             Self::LogStore { .. } => "log-store",
             Self::Mount { .. } => "mount",
+            Self::Overlay { .. } => "overlay",
             Self::Nbd { .. } => "nbd",
             Self::Drva { .. } => "drva",
         }
@@ -196,6 +216,9 @@ async fn run(bench: Bench) -> Result<Report> {
         }
         Bench::Mount { tidemark, disk_mib, rounds, seconds } => {
             mount::run(&mount::Options { tidemark, disk_mib, rounds, seconds }, &*env.clock).await
+        }
+        Bench::Overlay { tidemark, dir, disk_mib, rounds, seconds } => {
+            overlay::run(&overlay::Options { tidemark, dir, disk_mib, rounds, seconds }, &env).await
         }
         Bench::Drva { tidemark, dir, rounds, seconds, data_mib } => {
             drva::run(&drva::Options { tidemark, dir, rounds, seconds, data_mib }, &env).await

@@ -31,9 +31,9 @@ const LOADS: [(&str, &str, u32); 4] =
 const START_SECONDS_MAX: u64 = 30;
 
 /// A server process that is stopped and unmounted when it goes out of scope.
-struct Server {
-    child: Child,
-    mounted: PathBuf,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) mounted: PathBuf,
 }
 
 impl Drop for Server {
@@ -106,7 +106,7 @@ pub(crate) async fn run(options: &Options, clock: &dyn Clock) -> Result<Report> 
 }
 
 /// Waits until the first and last block can be read.
-fn wait_readable(file: &Path, disk_mib: usize, clock: &dyn Clock) -> Result<()> {
+pub(crate) fn wait_readable(file: &Path, disk_mib: usize, clock: &dyn Clock) -> Result<()> {
     let give_up = clock.monotonic() + std::time::Duration::from_secs(START_SECONDS_MAX);
     let size = (disk_mib as u64) << 20;
     while std::fs::metadata(file).map(|meta| meta.len()).ok() != Some(size) {

@@ -148,3 +148,51 @@ fn mount_shows_points_by_lsn_time_and_bookmark_and_goes_on_sigterm_and_sigint() 
     assert_eq!(single.stop("INT"), Some(0));
     assert!(!is_mountpoint(&dir));
 }
+
+/// Random 4 KiB writes of one mebibyte after the other, each block once, as fio can check them later.
+fn fio(file: &Path, start_mib: u32, more: &[&str]) -> std::process::Command {
+    let mut fio = std::process::Command::new("fio");
+    fio.args(["--name=overlay", "--ioengine=libaio", "--direct=1", "--bs=4k", "--iodepth=16", "--verify=crc32c"]);
+    fio.args(["--rw=randwrite", "--size=4m", "--randseed=7", "--allrandrepeat=1", "--verify_state_save=0"]);
+    fio.arg(format!("--offset={start_mib}m")).arg(format!("--filename={}", file.display())).args(more);
+    fio.stderr(std::process::Stdio::null());
+    fio
+}
+
+#[test]
+fn contract_what_was_written_is_there_after_a_kill() {
+    let recorded = recorded(Index::Whole);
+    let (dir, local) = (recorded.dir.path().join("live"), recorded.dir.path().join("local"));
+    let local = local.display().to_string();
+    let file = dir.join("vm/root.raw");
+    let mut written = Vec::new();
+    for round in 0..4 {
+        let at = format!("lsn:{}", recorded.last_lsn);
+        let more =
+            if round == 0 { vec!["--at", &at, "--overlay", &local] } else { vec!["--overlay", &*local, "--hydrate"] };
+        let live = tidemark().mount(&recorded.url, &dir, &more);
+        for start in &written {
+            let found = fio(&file, *start, &["--verify_only=1"]).output().unwrap();
+            assert!(found.status.success(), "round {round}: {}", String::from_utf8_lossy(&found.stdout));
+        }
+        let start = round * 8;
+        let done = fio(&file, start, &["--do_verify=0"]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        written.push(start);
+        // Killed in the middle of others, and nothing was flushed.
+        let endless = ["--do_verify=0", "--time_based", "--runtime=60"];
+        let mut others = fio(&file, start + 4, &endless).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let blocks = || {
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(Path::new(&local).join("vm/root.raw")).unwrap())
+        };
+        let before = blocks();
+        tidemark_e2e::system::until("writes", || blocks() > before);
+        assert_eq!(live.stop("KILL"), None);
+        others.wait().unwrap();
+    }
+    let live = tidemark().mount(&recorded.url, &dir, &["--overlay", &local]);
+    let original = recorded.at(recorded.last_lsn);
+    let (ours, theirs) = (std::fs::read(&file).unwrap(), std::fs::read(original).unwrap());
+    assert!(ours[32 << 20..] == theirs[32 << 20..], "what nobody wrote is as it was at the point");
+    assert_eq!(live.stop("TERM"), Some(0));
+}

@@ -122,6 +122,9 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     if let Some(error) = error.downcast_ref::<tidemark_fuse::Error>() {
         return Some(Verdict { code: code_of(error.kind()), hint: error.hint() });
     }
+    if let Some(error) = error.downcast_ref::<tidemark_overlay::Error>() {
+        return of_kind(error.kind(), error.hint());
+    }
     if let Some(error) = error.downcast_ref::<tidemark_api::Error>() {
         return Some(Verdict { code: code_of_problem(error.kind()), hint: error.hint().map(str::to_owned) });
     }
