@@ -35,5 +35,5 @@ pub use image::DiskImage;
 pub use options::{IndexUse, ReaderOptions};
 pub use point::{Point, PointSpec, SpanText, TimeText, parse_span};
 pub use replay::{Part, ReplaySink, Step};
-pub use timeline::{Bookmark, DiskAt, DiskName, Gap, IndexMemory, Timeline};
+pub use timeline::{Bookmark, DiskAt, DiskName, Gap, IndexMemory, Timeline, VmConfig};
 pub use verify::{Damage, DamagedBlocks, VerifyProgress, VerifyReport, verify};

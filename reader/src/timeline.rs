@@ -40,6 +40,19 @@ pub struct Gap {
     pub recorded: Point,
 }
 
+/// What a VM was from some point on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmConfig {
+    /// The VM.
+    pub vm: String,
+    /// From where on.
+    pub recorded: Point,
+    /// What `body` is, such as `libvirt-xml`.
+    pub format: String,
+    /// The configuration.
+    pub body: Arc<[u8]>,
+}
+
 /// A disk as it was at some LSN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskAt {
@@ -77,13 +90,15 @@ pub struct Timeline {
     disks: Disks,
     bookmarks: Vec<Bookmark>,
     gaps: Vec<Gap>,
+    /// In the order of the log.
+    configs: Vec<VmConfig>,
 }
 
 impl Timeline {
     /// The timeline of an index with its events and of the log behind it.
     pub(crate) fn build(genesis: Arc<Genesis>, index: Option<Index>, events: &[EventRow], log: Log) -> Result<Self> {
-        let (disks, bookmarks, gaps) = Default::default();
-        let mut timeline = Self { genesis, index, log: Log::default(), disks, bookmarks, gaps };
+        let (disks, bookmarks, gaps, configs) = Default::default();
+        let mut timeline = Self { genesis, index, log: Log::default(), disks, bookmarks, gaps, configs };
         for row in events {
             timeline.apply(&row.event, row.time, ObjectKey::RootCopy)?;
         }
@@ -118,6 +133,10 @@ impl Timeline {
             }
             EventBody::Gap { disk, from, to } => {
                 self.gaps.push(Gap { disk: *disk, from: *from, to: *to, recorded: point });
+            }
+            EventBody::VmConfig { vm, format, body } => {
+                let (vm, format, body) = (vm.clone(), format.clone(), body.as_slice().into());
+                self.configs.push(VmConfig { vm, recorded: point, format, body });
             }
             _ => {}
         }
@@ -286,6 +305,11 @@ impl Timeline {
     /// Every recorded loss, oldest first.
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
+    }
+
+    /// What VM `vm` was at `lsn`, if that was recorded.
+    pub fn vm_config(&self, vm: &str, lsn: Lsn) -> Option<&VmConfig> {
+        self.configs.iter().rev().find(|config| config.vm == vm && config.recorded.lsn <= lsn)
     }
 
     /// The disks that exist at `lsn`, by id.

@@ -81,6 +81,23 @@ async fn sizes_and_disks_are_those_of_the_point() {
     assert_eq!(timeline.disks_at(Lsn::new(gone.get() - 1)).len(), 1);
 }
 
+#[tokio::test]
+async fn a_vm_is_what_was_recorded_last_at_or_before_the_point() {
+    let mut log = LogBuilder::in_memory().await;
+    let config = |vm: &str, body: &[u8]| EventBody::VmConfig { vm: vm.into(), format: "f".into(), body: body.to_vec() };
+    let old = log.event(config("a", b"old"));
+    log.seal().await;
+    log.event(config("b", b"other"));
+    let new = log.event(config("a", b"new"));
+    log.seal().await;
+    let timeline = log.open().await.timeline();
+    let body = |vm, lsn| timeline.vm_config(vm, lsn).map(|found| (found.recorded.lsn, found.body.to_vec()));
+    assert_eq!(body("a", Lsn::new(old.get() - 1)), None);
+    assert_eq!(body("a", Lsn::new(new.get() - 1)), Some((old, b"old".to_vec())));
+    assert_eq!(body("a", new), Some((new, b"new".to_vec())));
+    assert_eq!(body("c", new), None);
+}
+
 //= SPEC.md#reader-rules
 //#
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Opening what a command works on, the same way for all of them.
 
-use crate::args::{BucketArgs, DiskName, DiskRef};
+use crate::args::{BucketArgs, DiskName, DiskRef, UrlText};
 use crate::failure::Refused;
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -14,7 +14,12 @@ const FAULTS_VARIABLE: &str = "TIDEMARK_FAULTS";
 
 /// The bucket of a command. Sends no request.
 pub(crate) fn open_bucket(args: &BucketArgs) -> anyhow::Result<Bucket> {
-    let bucket = Bucket::open(&args.url.parse()?, &BucketOptions::default())?;
+    open_bucket_at(&args.url)
+}
+
+/// The bucket of a command that can do without. Sends no request.
+pub(crate) fn open_bucket_at(url: &UrlText) -> anyhow::Result<Bucket> {
+    let bucket = Bucket::open(&url.parse()?, &BucketOptions::default())?;
     match std::env::var(FAULTS_VARIABLE) {
         Ok(faults) if !faults.is_empty() => {
             let faults = faults.parse().with_context(|| format!("environment variable {FAULTS_VARIABLE}"))?;

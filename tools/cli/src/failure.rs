@@ -135,6 +135,15 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<Verdict> {
         let code = if matches!(error, tidemark_drva::Error::Config(_)) { 2 } else { code_of(error.kind()) };
         return Some(Verdict { code, hint: error.hint().map(str::to_owned) });
     }
+    if let Some(error) = error.downcast_ref::<tidemark_runbook::PlanError>() {
+        return Some(Verdict { code: 1, hint: Some(error.hint()) });
+    }
+    if let Some(error) = error.downcast_ref::<tidemark_rocva::Error>() {
+        return match error {
+            tidemark_rocva::Error::Domain(inner) => of_one(inner),
+            _ => Some(Verdict { code: code_of(error.kind()), hint: error.hint() }),
+        };
+    }
     if let Some(error) = error.downcast_ref::<LogError>() {
         return of_kind(error.kind(), error.hint());
     }

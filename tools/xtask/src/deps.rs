@@ -23,6 +23,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("fuse-mount", 6),
     ("appliances/io-filter", 5),
     ("appliances/qemu", 5),
+    ("appliances/config", 4),
+    ("appliances/runbook", 5),
     ("appliances/", 7),
     ("tools/", 8),
     ("tests/", 9),

@@ -1,16 +1,12 @@
 //! `drva.toml` as it is written: keys without units, since their values have them.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
-use std::fmt;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
-use tidemark_api::units::{NotAUnit, parse_rate, parse_size, parse_size_limit, parse_span};
 use tidemark_api::{
-    BandwidthWindow, Day, DiskSpec, DomainSpec, Limit, OverflowPolicy, ProtectionMode, SettingsPatch, TimeOfDay,
+    BandwidthWindow, Day, DiskSpec, DomainSpec, OverflowPolicy, ProtectionMode, SettingsPatch, TimeOfDay,
 };
+use tidemark_config::{Rate, Size, SizeLimit, Span};
 
 /// The names in files of the members that the API names with their units, or arranges in another way.
 const NAMES: &[(&str, &str)] = &[
@@ -188,57 +184,5 @@ impl From<Disk> for DiskSpec {
     fn from(file: Disk) -> Self {
         let Disk { vm, disk, primary, size, mode, overflow, shared, export } = file;
         Self { vm, disk, primary, size_bytes: size.map(|size| size.value), mode, overflow, shared, export }
-    }
-}
-
-/// A text with a unit.
-#[derive(Debug)]
-pub(super) struct Text<U: Unit> {
-    pub(super) value: U::Value,
-}
-
-/// What a text with a unit stands for.
-pub(super) trait Unit {
-    type Value;
-    const WANTED: &'static str;
-    fn parse(text: &str) -> Result<Self::Value, NotAUnit>;
-}
-
-macro_rules! unit {
-    ($alias:ident, $unit:ident, $value:ty, $parse:path, $wanted:literal) => {
-        pub(super) type $alias = Text<$unit>;
-
-        #[derive(Debug)]
-        pub(super) struct $unit;
-
-        impl Unit for $unit {
-            type Value = $value;
-            const WANTED: &'static str = $wanted;
-            fn parse(text: &str) -> Result<$value, NotAUnit> {
-                $parse(text)
-            }
-        }
-    };
-}
-
-unit!(Size, SizeUnit, u64, parse_size, "a size such as \"64MiB\"");
-unit!(SizeLimit, SizeLimitUnit, Limit, parse_size_limit, "a size such as \"64MiB\", or \"unlimited\"");
-unit!(Rate, RateUnit, Limit, parse_rate, "a rate such as \"50MiB/s\", or \"unlimited\"");
-unit!(Span, SpanUnit, Duration, parse_span, "a span of time such as \"5s\"");
-
-impl<'de, U: Unit> Deserialize<'de> for Text<U> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Parser<U>(PhantomData<U>);
-        impl<U: Unit> Visitor<'_> for Parser<U> {
-            type Value = Text<U>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(U::WANTED)
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<U>, E> {
-                U::parse(text).map(|value| Text { value }).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Parser(PhantomData))
     }
 }

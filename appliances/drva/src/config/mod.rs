@@ -5,18 +5,20 @@
 //! Not here: whether paths exist and buckets can be reached. That shows when the appliance opens them.
 
 mod check;
-mod error;
 mod file;
-mod place;
 #[cfg(test)]
 mod tests;
 
-pub use error::ConfigError;
+pub use tidemark_config::ConfigError;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidemark_api::{DomainSpec, Settings};
+use tidemark_config::Source;
+
+/// A file that explains every key.
+const EXAMPLE: &str = "docs/ops/drva.toml";
 
 /// Everything that a DRVA is told when it starts.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,10 +98,7 @@ impl Config {
     /// # Errors
     /// The first thing in it that cannot work.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|e| ConfigError::Unreadable { file: file.clone(), why: e.to_string() })?;
-        Self::parse(&file, &text)
+        Self::checked(&Source::load(path, EXAMPLE)?)
     }
 
     /// Reads what stands in `file`.
@@ -107,19 +106,10 @@ impl Config {
     /// # Errors
     /// The first thing in it that cannot work.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
-        let wrong = |at: usize, what: String, hint: String| {
-            let (line, column) = place::line_and_column(text, at);
-            ConfigError::Wrong { file: file.to_owned(), line, column, what, hint }
-        };
-        let written: file::File = toml::from_str(text).map_err(|e| {
-            let (what, hint) = check::explain(e.message());
-            wrong(e.span().map_or(0, |span| span.start), what, hint)
-        })?;
-        check::checked(written).map_err(|complaint| {
-            let key = complaint.member().rsplit('.').next().unwrap_or_default();
-            let what = format!("{key}: {complaint}");
-            let hint = complaint.hint_text().unwrap_or(check::SEE_EXAMPLE).to_owned();
-            wrong(place::of_value(text, complaint.member()), what, hint)
-        })
+        Self::checked(&Source::new(file, text, EXAMPLE))
+    }
+
+    fn checked(source: &Source) -> Result<Self, ConfigError> {
+        check::checked(source.read()?).map_err(|complaint| source.complain(&complaint))
     }
 }

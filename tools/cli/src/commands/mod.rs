@@ -14,6 +14,7 @@ mod manual;
 mod mount;
 mod points;
 mod retention;
+mod runbook;
 mod verify;
 
 use crate::failure::Outcome;
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Explain(explain::ExplainArgs),
     /// List what changed on a disk between two points
     Diff(diff::DiffArgs),
+    /// Check runbooks: what starts after a failover, in which order, and how to know that it runs
+    #[command(subcommand)]
+    Runbook(runbook::RunbookCommand),
     /// Run and control a DR virtual appliance
     Drva(drva::DrvaArgs),
     /// Keep a domain's index, so that any point opens at once
@@ -82,6 +86,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, ui).await,
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,
+        Command::Runbook(command) => runbook::run(command, ui).await,
         Command::Drva(args) => drva::run(args, ui).await,
         Command::Gc(command) => gc::run(command, ui).await,
         Command::Index(command) => index::run(command, ui).await,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, and where.
+//! What is wrong with a file, and where.
 
 /// What is wrong with a configuration file: `drva.toml:12:5: ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +11,8 @@ pub enum ConfigError {
         file: String,
         /// What the system said.
         why: String,
+        /// What to do about it.
+        hint: String,
     },
     /// Something in it cannot work.
     #[error("{file}:{line}:{column}: {what}")]
@@ -32,8 +34,7 @@ impl ConfigError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Unreadable { .. } => Some("docs/ops/drva.toml is an example to start from"),
-            Self::Wrong { hint, .. } => Some(hint),
+            Self::Unreadable { hint, .. } | Self::Wrong { hint, .. } => Some(hint),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// Line and column, from 1, of a byte; columns count characters.
-pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+pub(crate) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let before = &text[..at];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -13,7 +13,7 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 
 /// First byte of the value at a path such as `domain[1].settings.rpo`; of the innermost table around it that is there, if
 /// it is not.
-pub(super) fn of_value(text: &str, path: &str) -> usize {
+pub(crate) fn of_value(text: &str, path: &str) -> usize {
     let Ok(document) = DeTable::parse(text) else { return 0 };
     let mut at: Range<usize> = document.span();
     let mut table = Some(document.get_ref());
