@@ -1,6 +1,7 @@
 //! The commands, one file each. A command's doc comment is its help.
 
 mod bench;
+mod bisect;
 mod diff;
 mod domain;
 mod drva;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Explain(explain::ExplainArgs),
     /// List what changed on a disk between two points
     Diff(diff::DiffArgs),
+    /// Find the first point at which something is wrong
+    Bisect(bisect::BisectArgs),
     /// Check runbooks: what starts after a failover, in which order, and how to know that it runs
     #[command(subcommand)]
     Runbook(runbook::RunbookCommand),
@@ -86,6 +89,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, ui).await,
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,
+        Command::Bisect(args) => bisect::run(args, ui).await,
         Command::Runbook(command) => runbook::run(command, ui).await,
         Command::Drva(args) => drva::run(args, ui).await,
         Command::Gc(command) => gc::run(command, ui).await,
