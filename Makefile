@@ -40,7 +40,8 @@ fuzz:
 	@scripts/install ci
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
-# Takes twelve rules of the specification out of the reader, one at a time, and shows that tests notice: a build each, some 5 min.
+# Takes twenty rules of the specification out of reader and maintainer, one at a time, and shows that tests notice: a build each,
+# some 12 min.
 mutants:
 	@scripts/install test
 	python3 tests/spec/mutants.py $(RULES)

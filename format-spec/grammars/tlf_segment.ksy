@@ -48,6 +48,7 @@ enums:
     1: log
     2: base
     3: cut
+    4: compact
   role:
     1: writer
     2: maintenance

@@ -19,5 +19,5 @@ for line in sys.stdin:
     sizes = history.sizes(disk, lsn)
     file = io.BytesIO(bytes(sizes[-1][1] * BLOCK if sizes else 0))
     unknown = history.restore(disk, lsn, file)
-    print(json.dumps({"lsn": lsn, "restorable": history.restorable(disk, lsn), "blocks": len(file.getvalue()) // BLOCK, "unknown": unknown,
+    print(json.dumps({"lsn": lsn, "restorable": history.restorable(disk, lsn), "offered": history.ledger.offers(lsn), "blocks": len(file.getvalue()) // BLOCK, "unknown": unknown,
                       "blake3": digest(file.getvalue()).hex()}))

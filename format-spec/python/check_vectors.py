@@ -6,11 +6,11 @@ import pathlib
 import sys
 import uuid
 
-from tlf import history, records, segment
+from tlf import history, ledger, records, segment
 from store import directory
 from tlf.wire import BLOCK, Refused, digest, must
 
-KINDS, ROLES = (None, "log", "base", "cut"), (None, "writer", "maintenance")
+KINDS, ROLES = (None, "log", "base", "cut", "compact"), (None, "writer", "maintenance")
 
 
 def shown(value):
@@ -40,6 +40,8 @@ def meaning_of(key, data, domain):
         hint = records.read_record(data, 2, "domain epoch seq")
         must(hint["domain"] == domain, "WrongDomain", hint["domain"].hex())
         return {"hint": shown(hint)}
+    if key.startswith("ledger/"):
+        return {"ledger": shown(ledger.read_ledger(key, data, domain))}
     if key.startswith("claim/"):
         return {"claim": shown(records.read_claim(key, data, domain))}
     s = segment.Segment(key, data, domain)
@@ -79,7 +81,7 @@ def domain_meaning(store):
     disks = {}
     for id, name in sorted(h.disks.items()):
         points = []
-        for lsn in range(h.sizes(id, h.last_lsn)[0][0], h.last_lsn + 1):
+        for lsn in filter(h.ledger.offers, range(h.sizes(id, h.last_lsn)[0][0], h.last_lsn + 1)):
             size = h.sizes(id, lsn)[-1][1]
             image = io.BytesIO(bytes(size * BLOCK))
             unknown = h.restore(id, lsn, image)
@@ -110,7 +112,7 @@ def check_domain(path):
 
 def of_index(path):
     """Of what a reader of level R0 never looks at."""
-    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root", "v/retention"))
+    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root", "v/retention", "v/pin"))
 
 
 root = pathlib.Path(sys.argv[1])

@@ -33,6 +33,8 @@ def main(url, name, at, out):
     history = History(open_store(url))
     disk = max((disk for disk, known in history.disks.items() if name in (known, f"#{disk}")), default=0)
     lsn = find_point(history, at)
+    if not history.ledger.offers(lsn):
+        sys.exit(f"error: {at} (lsn {lsn}) is no longer kept: {history.ledger.fields['horizon'][0]} is the oldest of which all are")
     if not history.restorable(disk, lsn):
         sys.exit(f"error: {name} is not restorable at {at} (lsn {lsn} of {history.last_lsn}); there are {history.disks}")
     with open(out, "xb") as file:

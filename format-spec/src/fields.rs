@@ -112,6 +112,13 @@ impl Fields {
     }
 
     /// Appends the record as a CBOR map.
+    /// The record's CBOR.
+    pub fn to_cbor(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.put(&mut out);
+        out
+    }
+
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         let mut to = Encoder::new(&mut *out);
         let infallible = "writing to a Vec cannot fail";

@@ -43,14 +43,17 @@ pub enum SegmentKind {
     Base,
     /// Where a predecessor's log ends and this epoch's begins.
     Cut,
+    /// What retained points need of a part of the log, in place of the segments that held it.
+    Compact,
 }
 
 impl SegmentKind {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Log => 1,
             Self::Base => 2,
             Self::Cut => 3,
+            Self::Compact => 4,
         }
     }
     /// One word for tables and JSON.
@@ -59,6 +62,7 @@ impl SegmentKind {
             Self::Log => "log",
             Self::Base => "base",
             Self::Cut => "cut",
+            Self::Compact => "compact",
         }
     }
 }
@@ -84,7 +88,7 @@ impl SegmentIdentity {
         let Self { role, epoch, seq, .. } = *self;
         match self.kind {
             SegmentKind::Log | SegmentKind::Cut => ObjectKey::Log { epoch, seq },
-            SegmentKind::Base => ObjectKey::Base { role, epoch, seq },
+            SegmentKind::Base | SegmentKind::Compact => ObjectKey::Base { role, epoch, seq },
         }
     }
 }
@@ -271,6 +275,7 @@ impl SegmentHeader {
             1 => SegmentKind::Log,
             2 => SegmentKind::Base,
             3 => SegmentKind::Cut,
+            4 => SegmentKind::Compact,
             other => return Err(field("kind", other.into())),
         };
         let role = match role {
@@ -351,7 +356,8 @@ impl SegmentHeader {
             //= SPEC.md#cut
             //# C-1
             SegmentKind::Cut if seq.get() != 0 => return field("seq", seq.get()),
-            SegmentKind::Log if seq.get() == 0 => return field("seq", 0),
+            SegmentKind::Log | SegmentKind::Compact if seq.get() == 0 => return field("seq", 0),
+            SegmentKind::Compact if role != Role::Maintenance => return field("role", 1),
             SegmentKind::Log | SegmentKind::Cut if role != Role::Writer => return field("role", 2),
             _ => {}
         }
@@ -371,7 +377,7 @@ impl SegmentHeader {
         }
         let lsn_ok = match kind {
             SegmentKind::Cut => self.last_lsn.checked_next() == Some(self.first_lsn),
-            SegmentKind::Log => self.first_lsn <= self.last_lsn,
+            SegmentKind::Log | SegmentKind::Compact => self.first_lsn <= self.last_lsn,
             SegmentKind::Base => self.first_lsn == self.last_lsn,
         };
         if !lsn_ok {
@@ -388,13 +394,13 @@ impl SegmentHeader {
         let acked_ok = match kind {
             //= SPEC.md#cut
             //# C-4
-            SegmentKind::Cut => self.acked_through == Lsn::ZERO,
+            SegmentKind::Cut | SegmentKind::Compact => self.acked_through == Lsn::ZERO,
             SegmentKind::Log | SegmentKind::Base => self.acked_through < self.first_lsn,
         };
         if !acked_ok {
             return field("acked_through", self.acked_through.get());
         }
-        if kind == SegmentKind::Base && self.prev_header_hash != [0; 32] {
+        if matches!(kind, SegmentKind::Base | SegmentKind::Compact) && self.prev_header_hash != [0; 32] {
             return field("prev_header_hash", 1);
         }
         Ok(())

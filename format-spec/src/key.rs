@@ -49,12 +49,22 @@ pub enum ObjectKey {
         /// Position in the epoch, from 1 without a gap.
         seq: Seq,
     },
+    /// `ledger/<epoch>`: what stands for the older part of the log, from which something was deleted.
+    Ledger {
+        /// Maintenance epoch.
+        epoch: Epoch,
+    },
     /// `v/hint`: where the newest objects were a while ago. Advisory, overwritten.
     Hint,
     /// `v/root`: a copy of a root that was the newest a while ago. Overwritten.
     RootCopy,
     /// `v/retention`: how long points shall stay. Overwritten.
     Retention,
+    /// `v/pin/<nonce>`: a root that somebody reads by.
+    Pin {
+        /// Random name, one for each pin.
+        nonce: [u8; 16],
+    },
     /// `v/probe/<nonce>`: written while a store's promises are tested at attach.
     Probe {
         /// Random name, so that no two probes meet.
@@ -77,7 +87,7 @@ impl ObjectKey {
     }
     /// True for the few objects that may be overwritten; every other key holds one byte string for ever.
     pub const fn is_mutable(&self) -> bool {
-        matches!(self, Self::Hint | Self::RootCopy | Self::Retention | Self::Probe { .. })
+        matches!(self, Self::Hint | Self::RootCopy | Self::Retention | Self::Pin { .. } | Self::Probe { .. })
     }
     /// The family of the key: its first path element. Requests are counted by it.
     pub const fn family(&self) -> KeyFamily {
@@ -88,7 +98,10 @@ impl ObjectKey {
             Self::Base { .. } => KeyFamily::Base,
             Self::Index { .. } => KeyFamily::Index,
             Self::Root { .. } => KeyFamily::Root,
-            Self::Hint | Self::RootCopy | Self::Retention | Self::Probe { .. } => KeyFamily::Volatile,
+            Self::Ledger { .. } => KeyFamily::Ledger,
+            Self::Hint | Self::RootCopy | Self::Retention | Self::Pin { .. } | Self::Probe { .. } => {
+                KeyFamily::Volatile
+            }
         }
     }
 }
@@ -108,14 +121,16 @@ pub enum KeyFamily {
     Index,
     /// `root/`
     Root,
+    /// `ledger/`
+    Ledger,
     /// `v/`
     Volatile,
 }
 
 impl KeyFamily {
     /// Every family, in key order of this list.
-    pub const ALL: [Self; 7] =
-        [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Index, Self::Root, Self::Volatile];
+    pub const ALL: [Self; 8] =
+        [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Index, Self::Root, Self::Ledger, Self::Volatile];
 
     /// The path prefix of the family, ending in `/`; the whole key for the genesis object.
     pub const fn prefix(self) -> &'static str {
@@ -126,6 +141,7 @@ impl KeyFamily {
             Self::Base => "base/",
             Self::Index => "idx/",
             Self::Root => "root/",
+            Self::Ledger => "ledger/",
             Self::Volatile => "v/",
         }
     }
@@ -138,6 +154,7 @@ impl KeyFamily {
             Self::Base => "base",
             Self::Index => "index",
             Self::Root => "root",
+            Self::Ledger => "ledger",
             Self::Volatile => "volatile",
         }
     }
@@ -154,9 +171,11 @@ impl fmt::Display for ObjectKey {
             }
             Self::Index { epoch, seq } => write!(f, "idx/{:016x}/{:016x}.parquet", epoch.get(), seq.get()),
             Self::Root { epoch, seq } => write!(f, "root/{:016x}/{:016x}", epoch.get(), seq.get()),
+            Self::Ledger { epoch } => write!(f, "ledger/{:016x}", epoch.get()),
             Self::Hint => f.write_str("v/hint"),
             Self::RootCopy => f.write_str("v/root"),
             Self::Retention => f.write_str("v/retention"),
+            Self::Pin { nonce } => write!(f, "v/pin/{}", hex(nonce)),
             Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
         }
     }
@@ -178,6 +197,7 @@ fn parse(text: &str) -> Option<ObjectKey> {
     };
     let epoch = |text: &str| unhex_number(text).map(Epoch::new);
     let seq = |text: &str| unhex_number(text).map(Seq::new);
+    let nonce = |text: &str| unhex(text.as_bytes())?.try_into().ok();
     let mut parts = text.split('/');
     let key = match (parts.next()?, parts.next(), parts.next()) {
         ("tidemark.json", None, None) => ObjectKey::Genesis,
@@ -191,10 +211,12 @@ fn parse(text: &str) -> Option<ObjectKey> {
             ObjectKey::Index { epoch: epoch(of)?, seq: seq(name.strip_suffix(".parquet")?)? }
         }
         ("root", Some(of), Some(number)) => ObjectKey::Root { epoch: epoch(of)?, seq: seq(number)? },
+        ("ledger", Some(of), None) => ObjectKey::Ledger { epoch: epoch(of)? },
         ("v", Some("hint"), None) => ObjectKey::Hint,
         ("v", Some("root"), None) => ObjectKey::RootCopy,
         ("v", Some("retention"), None) => ObjectKey::Retention,
-        ("v", Some("probe"), Some(nonce)) => ObjectKey::Probe { nonce: unhex(nonce.as_bytes())?.try_into().ok()? },
+        ("v", Some("pin"), Some(name)) => ObjectKey::Pin { nonce: nonce(name)? },
+        ("v", Some("probe"), Some(name)) => ObjectKey::Probe { nonce: nonce(name)? },
         _ => return None,
     };
     parts.next().is_none().then_some(key)
@@ -215,6 +237,8 @@ mod tests {
             ObjectKey::Base { role: Role::Writer, epoch, seq },
             ObjectKey::Index { epoch, seq },
             ObjectKey::Root { epoch, seq },
+            ObjectKey::Ledger { epoch },
+            ObjectKey::Pin { nonce: *b"fedcba9876543210" },
             ObjectKey::Hint,
             ObjectKey::RootCopy,
             ObjectKey::Retention,
@@ -240,6 +264,8 @@ mod tests {
             "v/probe/00",
             "idx/0000000000000001/0000000000000001",
             "root/0000000000000001/1",
+            "ledger/1",
+            "v/pin/zz",
         ] {
             assert!(text.parse::<ObjectKey>().is_err(), "{text}");
         }

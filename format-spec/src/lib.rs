@@ -18,6 +18,7 @@ pub mod ids;
 pub mod index;
 pub mod key;
 pub mod kind;
+pub mod ledger;
 pub mod logstore;
 pub mod record;
 pub mod retention;
@@ -43,7 +44,8 @@ pub use ids::{BLOCK_BYTES, BadName, DiskId, DomainId, Epoch, Extent, Lsn, Role, 
 pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
 pub use kind::{ErrorKind, with_causes};
-pub use record::{Claim, ClaimMode, Hint};
+pub use ledger::{Ledger, LedgerPart};
+pub use record::{Claim, ClaimMode, Hint, Pin};
 pub use retention::{Hold, Mark, Policy, Retained, Retention};
 pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};

@@ -18,6 +18,8 @@ const ENVELOPE_BYTES: usize = 48;
 const KIND_CLAIM: u16 = 1;
 const KIND_HINT: u16 = 2;
 pub(crate) const KIND_ROOT: u16 = 3;
+pub(crate) const KIND_LEDGER: u16 = 5;
+const KIND_PIN: u16 = 6;
 
 pub(crate) fn seal(kind: u16, fields: &Fields) -> Vec<u8> {
     let mut body = Vec::new();
@@ -201,6 +203,64 @@ impl Hint {
             Ok(hint)
         } else {
             Err(FormatError::WrongDomain { found: hint.domain, expected: domain })
+        }
+    }
+}
+
+/// Somebody reads by a root: what it reaches stays. Advisory below `v/`, overwritten to prolong it, deleted when it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The domain.
+    pub domain: DomainId,
+    /// The root: its maintenance epoch.
+    pub epoch: Epoch,
+    /// Its number in that epoch.
+    pub seq: Seq,
+    /// Until when it counts.
+    pub until: TimeNs,
+    /// Who reads, for people.
+    pub owner: String,
+}
+
+impl Pin {
+    /// The root that it names.
+    pub const fn root(&self) -> ObjectKey {
+        ObjectKey::Root { epoch: self.epoch, seq: self.seq }
+    }
+
+    /// The fields, as they stand in the object.
+    pub fn fields(&self) -> Fields {
+        Fields::default()
+            .with("domain", self.domain.bytes().as_slice())
+            .with("epoch", self.epoch.get())
+            .with("seq", self.seq.get())
+            .with("until", self.until.get())
+            .with("owner", self.owner.as_str())
+    }
+
+    /// The object's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        seal(KIND_PIN, &self.fields())
+    }
+
+    /// Reads a pin.
+    ///
+    /// # Errors
+    /// As [`Claim::decode`].
+    pub fn decode(bytes: &[u8], domain: DomainId) -> Result<Self> {
+        let what = "pin";
+        let fields = open(what, KIND_PIN, bytes, RECORD_BYTES_MAX)?;
+        let pin = Self {
+            domain: DomainId::new(fields.bytes(what, "domain")?),
+            epoch: Epoch::new(fields.uint(what, "epoch")?),
+            seq: Seq::new(fields.uint(what, "seq")?),
+            until: TimeNs::new(fields.uint(what, "until")?),
+            owner: fields.text(what, "owner")?,
+        };
+        if pin.domain == domain {
+            Ok(pin)
+        } else {
+            Err(FormatError::WrongDomain { found: pin.domain, expected: domain })
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::header::Expect;
 use crate::ids::{DomainId, Epoch, Lsn, Seq, TimeNs};
 use crate::key::ObjectKey;
 use crate::record::{KIND_ROOT, open, seal};
-use crate::retention::Retained;
+use crate::retention::{Mark, Retained};
 use crate::table::{TableKind, TableRef};
 
 /// Largest root in bytes (SPEC.md §limits).
@@ -21,7 +21,35 @@ pub struct EpochStart {
     pub first_lsn: Lsn,
 }
 
-/// The last log segment that the index covers.
+impl EpochStart {
+    fn fields(&self) -> Fields {
+        Fields::default().with("epoch", self.epoch.get()).with("first", self.first_lsn.get())
+    }
+
+    pub(crate) fn put(epochs: &[Self], fields: Fields) -> Fields {
+        fields.with("epochs", epochs.iter().map(Self::fields).collect::<Vec<_>>())
+    }
+
+    /// The epochs of a history that ends with `through`.
+    pub(crate) fn take(what: &'static str, fields: &Fields, through: &Through) -> Result<Vec<Self>> {
+        let epoch = |fields: &Fields| {
+            let (epoch, first) = (fields.uint(what, "epoch")?, fields.uint(what, "first")?);
+            Ok(Self { epoch: Epoch::new(epoch), first_lsn: Lsn::new(first) })
+        };
+        let epochs = fields.list(what, "epochs")?.iter().map(epoch).collect::<Result<Vec<_>>>()?;
+        //= SPEC.md#roots
+        //# RT-2
+        let ascend = |pair: &[Self]| pair[0].epoch < pair[1].epoch && pair[0].first_lsn < pair[1].first_lsn;
+        let ends = |last: &Self| last.epoch == through.epoch && last.first_lsn <= through.lsn;
+        let begins = epochs.first().is_some_and(|first| first.first_lsn.get() == 1);
+        if !begins || !epochs.last().is_some_and(ends) || !epochs.windows(2).all(ascend) {
+            return Err(FormatError::Field { what, field: "epochs" });
+        }
+        Ok(epochs)
+    }
+}
+
+/// A log segment that something reaches up to: the index, or a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Through {
     /// Writer epoch.
@@ -30,10 +58,36 @@ pub struct Through {
     pub seq: Seq,
     /// Its header hash.
     pub header_hash: [u8; 32],
-    /// Its last LSN: the index covers every LSN from 1 to this one.
+    /// Its last LSN: every LSN from 1 to this one is covered.
     pub lsn: Lsn,
     /// When that LSN happened.
     pub time: TimeNs,
+}
+
+impl Through {
+    pub(crate) fn put(&self, fields: Fields) -> Fields {
+        fields
+            .with("tail_epoch", self.epoch.get())
+            .with("tail_seq", self.seq.get())
+            .with("tail_hash", self.header_hash.as_slice())
+            .with("tail_lsn", self.lsn.get())
+            .with("tail_time", self.time.get())
+    }
+
+    pub(crate) fn take(what: &'static str, fields: &Fields) -> Result<Self> {
+        let uint = |field| fields.uint(what, field);
+        let through = Self {
+            epoch: Epoch::new(uint("tail_epoch")?),
+            seq: Seq::new(uint("tail_seq")?),
+            header_hash: fields.bytes(what, "tail_hash")?,
+            lsn: Lsn::new(uint("tail_lsn")?),
+            time: TimeNs::new(uint("tail_time")?),
+        };
+        if through.seq.get() == 0 || through.lsn == Lsn::ZERO {
+            return Err(FormatError::Field { what, field: "tail_seq" });
+        }
+        Ok(through)
+    }
 }
 
 /// What a maintainer publishes: the whole index at one moment. Immutable, replaced by the next root.
@@ -63,6 +117,17 @@ impl Root {
         ObjectKey::Root { epoch: self.epoch, seq: self.seq }
     }
 
+    /// Puts the tables into their order.
+    pub fn sort_tables(&mut self) {
+        self.tables.sort_by_key(|table| (table.kind, table.first_lsn, table.bounds.low, table.seq));
+    }
+
+    /// The points that are offered: without any word of it, all of them.
+    pub fn offers(&self) -> Retained {
+        let everything = || Retained { horizon: Mark { lsn: Lsn::new(1), time: self.first_time }, kept: Vec::new() };
+        self.retained.clone().unwrap_or_else(everything)
+    }
+
     /// The tables of a kind, oldest first.
     pub fn tables_of(&self, kind: TableKind) -> impl DoubleEndedIterator<Item = &TableRef> {
         self.tables.iter().filter(move |table| table.kind == kind)
@@ -77,21 +142,13 @@ impl Root {
 
     /// The fields, as they stand in the object.
     pub fn fields(&self) -> Fields {
-        let epoch = |start: &EpochStart| {
-            Fields::default().with("epoch", start.epoch.get()).with("first", start.first_lsn.get())
-        };
         let fields = Fields::default()
             .with("domain", self.domain.bytes().as_slice())
             .with("epoch", self.epoch.get())
             .with("seq", self.seq.get())
-            .with("tail_epoch", self.through.epoch.get())
-            .with("tail_seq", self.through.seq.get())
-            .with("tail_hash", self.through.header_hash.as_slice())
-            .with("tail_lsn", self.through.lsn.get())
-            .with("tail_time", self.through.time.get())
             .with("first_time", self.first_time.get())
-            .with("epochs", self.epochs.iter().map(epoch).collect::<Vec<_>>())
             .with("tables", self.tables.iter().map(TableRef::fields).collect::<Vec<_>>());
+        let fields = EpochStart::put(&self.epochs, self.through.put(fields));
         match &self.retained {
             Some(retained) => retained.put(fields),
             None => fields,
@@ -133,23 +190,14 @@ impl Root {
         let what = "root";
         let fields = open(what, KIND_ROOT, bytes, ROOT_BYTES_MAX)?;
         let uint = |field| fields.uint(what, field);
-        let epoch = |fields: &Fields| {
-            let (epoch, first) = (fields.uint(what, "epoch")?, fields.uint(what, "first")?);
-            Ok(EpochStart { epoch: Epoch::new(epoch), first_lsn: Lsn::new(first) })
-        };
+        let through = Through::take(what, &fields)?;
         let root = Self {
             domain: DomainId::new(fields.bytes(what, "domain")?),
             epoch: Epoch::new(uint("epoch")?),
             seq: Seq::new(uint("seq")?),
-            through: Through {
-                epoch: Epoch::new(uint("tail_epoch")?),
-                seq: Seq::new(uint("tail_seq")?),
-                header_hash: fields.bytes(what, "tail_hash")?,
-                lsn: Lsn::new(uint("tail_lsn")?),
-                time: TimeNs::new(uint("tail_time")?),
-            },
+            through,
             first_time: TimeNs::new(uint("first_time")?),
-            epochs: fields.list(what, "epochs")?.iter().map(epoch).collect::<Result<_>>()?,
+            epochs: EpochStart::take(what, &fields, &through)?,
             tables: fields.list(what, "tables")?.iter().map(TableRef::from_fields).collect::<Result<_>>()?,
             retained: Retained::take(what, &fields)?,
         };
@@ -162,21 +210,6 @@ impl Root {
 
     fn check(&self) -> Result<()> {
         let broken = |why: String| Err(FormatError::Table { why });
-        let bad = |field| Err(FormatError::Field { what: "root", field });
-        if self.through.seq.get() == 0 || self.through.lsn == Lsn::ZERO {
-            return bad("tail_seq");
-        }
-        //= SPEC.md#roots
-        //# RT-2
-        let ascend = |pair: &[EpochStart]| pair[0].epoch < pair[1].epoch && pair[0].first_lsn < pair[1].first_lsn;
-        let (Some(first), Some(last)) = (self.epochs.first(), self.epochs.last()) else { return bad("epochs") };
-        if first.first_lsn.get() != 1
-            || last.epoch != self.through.epoch
-            || last.first_lsn > self.through.lsn
-            || !self.epochs.windows(2).all(ascend)
-        {
-            return bad("epochs");
-        }
         //= SPEC.md#roots
         //# RT-3
         if self.tables.windows(2).any(|pair| (pair[0].kind, pair[0].first_lsn) > (pair[1].kind, pair[1].first_lsn)) {

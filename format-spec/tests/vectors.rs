@@ -184,6 +184,8 @@ fn the_specification_lists_every_shape_of_key() {
         ObjectKey::Base { role, epoch, seq },
         ObjectKey::Index { epoch, seq },
         ObjectKey::Root { epoch, seq },
+        ObjectKey::Ledger { epoch },
+        ObjectKey::Pin { nonce: [0xab; 16] },
         ObjectKey::Hint,
         ObjectKey::RootCopy,
         ObjectKey::Retention,

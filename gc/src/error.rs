@@ -21,6 +21,12 @@ pub enum Error {
         /// The epoch of this maintainer.
         epoch: Epoch,
     },
+    /// Another maintainer published a root before this one had claimed. The pass begins anew.
+    #[error("root {base} was replaced while the domain was being claimed")]
+    Overtaken {
+        /// What the pass had begun with.
+        base: ObjectKey,
+    },
     /// The domain needs something that this version does not know.
     #[error("the domain needs maintenance features {bits:#x} that this version does not know")]
     Features {
@@ -60,6 +66,7 @@ impl Error {
         match self {
             Self::NoDomain { .. } => ErrorKind::NotFound,
             Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Overtaken { .. } => ErrorKind::Retry,
             Self::Features { .. } => ErrorKind::FixRequest,
             Self::Store { source, .. } => source.kind(),
             Self::Format { source, .. } => source.kind(),

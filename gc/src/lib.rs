@@ -2,22 +2,26 @@
 //!
 //! A [`Maintainer`] claims an epoch of its own, turns the rows of final log segments into runs, merges eight runs of a level
 //! into one of the next, and publishes each step as a root. A step is whole or absent: whoever comes next, after a crash or a
-//! takeover, goes on from the newest root. At the end of a pass it decides which points the domain still offers.
+//! takeover, goes on from the newest root. At the end of a pass it decides which points the domain still offers; cleaning then rewrites
+//! what is mostly needed by none of them, and deletes what nobody needs.
 //!
 //! Invariants: nothing is written before the claim is durable, no root before its tables; only final segments are indexed; what
 //! to do is decided in [`core`], without I/O; memory is bounded by [`MaintenanceOptions`], however many rows a merge has.
-//! Not here: deleting anything, reading disks (`tidemark-reader`), the layout of tables (`tidemark-format`).
+//! Not here: reading disks (`tidemark-reader`), the layout of tables (`tidemark-format`).
 
 mod claim;
+mod clean;
 mod core;
 mod error;
 mod maintainer;
 mod options;
 mod output;
 mod retain;
+mod rewrite;
 mod source;
 mod status;
 
+pub use clean::CleanReport;
 pub use core::liveness::{Needed, Standing, Sweep, Tally, Usage};
 pub use error::{Error, Result};
 pub use maintainer::{From, Maintainer, PassReport};

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use tidemark_bucket::Appender;
 use tidemark_env::Env;
 use tidemark_format::{
-    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Lsn, ObjectKey, PlacedRow, Retained, Root, SegmentRow, Seq,
-    TableKind, TableRef, Through, with_causes,
+    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Ledger, Lsn, ObjectKey, PlacedRow, Retained, Root,
+    SegmentRow, Seq, TableKind, TableRef, Through, with_causes,
 };
-use tidemark_history::{Heads, Log, Roots, Segment, Tables, Walk, time_in};
+use tidemark_history::{Heads, Log, Past, Roots, Segment, Tables, Walk, time_in};
 
 /// Bytes of tables kept while merging: footers and groups are read once, so none.
 const CACHE_BYTES: u64 = 0;
@@ -57,22 +57,33 @@ pub struct PassReport {
 /// Keeps the index of one domain.
 #[derive(Debug)]
 pub struct Maintainer {
-    bucket: Appender,
-    options: MaintenanceOptions,
-    env: Env,
-    domain: DomainId,
-    heads: Heads,
-    tables: Tables,
-    owned: Option<Owned>,
+    pub(crate) bucket: Appender,
+    pub(crate) options: MaintenanceOptions,
+    pub(crate) env: Env,
+    pub(crate) domain: DomainId,
+    pub(crate) heads: Heads,
+    pub(crate) roots: Roots,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) owned: Option<Owned>,
+    /// The root that what is being done builds on, if any. Nobody may have published another one before our claim.
+    pub(crate) base: Option<ObjectKey>,
 }
 
 /// An epoch that is ours.
 #[derive(Debug)]
-struct Owned {
+pub(crate) struct Owned {
     epoch: Epoch,
     output: Output,
     /// Number of the next root.
     next_root: Seq,
+    /// The ledger of the epoch is in place, or none is needed.
+    has_ledger: bool,
+}
+
+impl Owned {
+    pub(crate) fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 }
 
 impl Maintainer {
@@ -83,8 +94,9 @@ impl Maintainer {
     pub async fn open(bucket: Appender, options: MaintenanceOptions, env: Env) -> Result<Self> {
         let domain = genesis(&bucket).await?.domain;
         let heads = Heads::new(bucket.read_only().clone(), domain, &options.heads());
-        let tables = Tables::new(bucket.read_only().clone(), domain, CACHE_BYTES);
-        Ok(Self { bucket, options, env, domain, heads, tables, owned: None })
+        let roots = Roots::new(bucket.read_only().clone(), domain);
+        let tables = Arc::new(Tables::new(bucket.read_only().clone(), domain, CACHE_BYTES));
+        Ok(Self { bucket, options, env, domain, heads, roots, tables, owned: None, base: None })
     }
 
     /// Indexes what is final and not yet indexed, and merges until nothing is left to merge. Each step is published, so a pass
@@ -93,11 +105,22 @@ impl Maintainer {
     /// # Errors
     /// `Fenced` once a newer maintainer has claimed; damage of the log; store errors.
     pub async fn pass(&mut self, from: From, mut progress: impl FnMut(&PassReport)) -> Result<PassReport> {
+        loop {
+            match self.pass_once(from, &mut progress).await {
+                // We own the newest epoch now, so this comes up once.
+                Err(Error::Overtaken { .. }) => {}
+                passed => return passed,
+            }
+        }
+    }
+
+    async fn pass_once(&mut self, from: From, progress: &mut impl FnMut(&PassReport)) -> Result<PassReport> {
         let mut report = PassReport::default();
         let (mut root, retained) = match from {
             From::NewestRoot => (self.newest_root().await?, None),
-            From::Scratch => (None, self.retained_before().await),
+            From::Scratch => self.past(&mut report).await?,
         };
+        self.base = root.as_ref().map(Root::key);
         let mut room = self.options.heads_held_max.max(1);
         loop {
             let mut log = self.read_log(root.as_ref(), room).await?;
@@ -130,16 +153,34 @@ impl Maintainer {
         Ok(report)
     }
 
-    /// What the newest root offers, though nothing else of it is used. If it cannot be read, everything is offered: that is true
-    /// as long as nothing was deleted.
-    async fn retained_before(&self) -> Option<Retained> {
-        match self.newest_root().await {
+    /// What a root made anew begins with: an index of what the ledger describes, if there is one; and the points that are offered.
+    async fn past(&mut self, report: &mut PassReport) -> Result<(Option<Root>, Option<Retained>)> {
+        self.owned().await?;
+        let ledger = self.roots.newest_ledger().await?;
+        // Nothing of the newest root is used but which points it offers. Without it, all are that the data can show.
+        let retained = match self.newest_root().await {
             Ok(root) => root.and_then(|root| root.retained),
             Err(error) => {
-                tracing::warn!("{}; points that it no longer offered are offered again", with_causes(&error));
+                tracing::warn!("{}; points that it no longer offered may be offered again", with_causes(&error));
                 None
             }
+        };
+        let Some(ledger) = ledger else { return Ok((None, retained)) };
+        let mut tables = Vec::new();
+        let heads = Heads::new(self.bucket.read_only().clone(), self.domain, &self.options.heads());
+        let mut past = Past::new(&heads, &ledger);
+        loop {
+            let run = past.next(usize::try_from(self.options.heads_held_max).unwrap_or(usize::MAX)).await?;
+            if run.is_empty() {
+                break;
+            }
+            tables.extend(self.build_run(&run, report).await?);
         }
+        let (through, first_time, epochs) = (ledger.through, ledger.first_time, ledger.epochs.clone());
+        let retained = Some(retained.unwrap_or_else(|| ledger.retained.clone()));
+        let (domain, epoch, seq) = (self.domain, Epoch::new(0), Seq::new(0));
+        let root = Root { domain, epoch, seq, through, first_time, epochs, tables, retained };
+        Ok((Some(self.publish(root, report).await?), None))
     }
 
     /// Publishes which points are offered from now on, if that changed.
@@ -152,10 +193,9 @@ impl Maintainer {
         self.publish(Root { retained: Some(plan.after), ..root }, report).await
     }
 
-    async fn newest_root(&self) -> Result<Option<Root>> {
-        let roots = Roots::new(self.bucket.read_only().clone(), self.domain);
-        let copy = roots.copy().await;
-        let root = roots.newest(copy.as_ref()).await?;
+    pub(crate) async fn newest_root(&self) -> Result<Option<Root>> {
+        let copy = self.roots.copy().await;
+        let root = self.roots.newest(copy.as_ref()).await?;
         if let Some(root) = root.as_ref().filter(|root| copy.is_none_or(|copy| copy.key() != root.key())) {
             // Who published it died before it was copied, or was slow.
             self.copy_root(root, root.encode().map_err(|source| Error::Format { key: root.key(), source })?).await;
@@ -195,23 +235,7 @@ impl Maintainer {
         report: &mut PassReport,
     ) -> Result<Root> {
         let (first, last) = (&run[0], &run[run.len() - 1]);
-        let lsns = (first.first(), last.last());
-        let sources = run.iter().map(|segment| Source::segment(segment)).collect();
-        let rows_max = self.options.table_rows_max;
-        let owned = self.owned().await?;
-        let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output).await?;
-        let mut segments = Part::new(0, lsns, u64::MAX);
-        let mut events = Part::new(0, lsns, u64::MAX);
-        for segment in run {
-            let format = |source| Error::Format { key: segment.key, source };
-            segments.push(SegmentRow::of(&segment.head).map_err(format)?, &mut owned.output).await?;
-            for event in segment.head.events.iter().filter(|event| is_kept(&event.body)) {
-                let row = EventRow { event: event.clone(), time: time_in(&segment.head, event.lsn) };
-                events.push(row, &mut owned.output).await?;
-            }
-        }
-        tables.extend(segments.finish(&mut owned.output).await?);
-        tables.extend(events.finish(&mut owned.output).await?);
+        let mut tables = self.build_run(run, report).await?;
         let header = &last.head.header;
         let through = Through {
             epoch: header.identity.epoch,
@@ -229,12 +253,34 @@ impl Maintainer {
         }
         let first_time = root.map_or(first.head.header.first_time, |root| root.first_time);
         tables.extend(root.iter().flat_map(|root| root.tables.iter().copied()));
-        report.segments += run.len() as u64;
-        report.rows += rows;
-        report.runs += 1;
         let retained = root.map_or(retained, |root| &root.retained).clone();
         let (domain, epoch, seq) = (self.domain, Epoch::new(0), Seq::new(0));
         self.publish(Root { domain, epoch, seq, through, first_time, epochs, tables, retained }, report).await
+    }
+
+    /// Puts the tables of a run of level 0 that holds these segments, which follow one another.
+    async fn build_run(&mut self, run: &[Arc<Segment>], report: &mut PassReport) -> Result<Vec<TableRef>> {
+        let lsns = (run[0].first(), run[run.len() - 1].last());
+        let sources = run.iter().map(|segment| Source::segment(segment)).collect();
+        let rows_max = self.options.table_rows_max;
+        let owned = self.owned().await?;
+        let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output).await?;
+        let mut segments = Part::new(0, lsns, u64::MAX);
+        let mut events = Part::new(0, lsns, u64::MAX);
+        for segment in run {
+            let format = |source| Error::Format { key: segment.key, source };
+            segments.push(SegmentRow::of(&segment.head).map_err(format)?, &mut owned.output).await?;
+            for event in segment.head.events.iter().filter(|event| is_kept(&event.body)) {
+                let row = EventRow { event: event.clone(), time: time_in(&segment.head, event.lsn) };
+                events.push(row, &mut owned.output).await?;
+            }
+        }
+        tables.extend(segments.finish(&mut owned.output).await?);
+        tables.extend(events.finish(&mut owned.output).await?);
+        report.segments += run.len() as u64;
+        report.rows += rows;
+        report.runs += 1;
+        Ok(tables)
     }
 
     /// Merges until there is nothing to merge.
@@ -256,7 +302,7 @@ impl Maintainer {
             let run = *run;
             root.tables_of(kind).filter(move |table| is_of(table, &run)).copied().collect::<Vec<_>>()
         };
-        let tables = &self.tables;
+        let tables = &Arc::clone(&self.tables);
         let sources = merged.iter().map(|run| Source::tables(tables, of_run(run, TableKind::Rows))).collect();
         let rows_max = self.options.table_rows_max;
         let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output).await?;
@@ -289,8 +335,21 @@ impl Maintainer {
 
     /// Puts a root whose tables are all durable as the next one of our epoch, copies it, and looks whether somebody newer has
     /// come.
-    async fn publish(&mut self, mut root: Root, report: &mut PassReport) -> Result<Root> {
-        root.tables.sort_by_key(|table| (table.kind, table.first_lsn, table.bounds.low, table.seq));
+    pub(crate) async fn publish(&mut self, mut root: Root, report: &mut PassReport) -> Result<Root> {
+        //= SPEC.md#deleting
+        //# D-7
+        if !self.owned().await?.has_ledger {
+            let epoch = self.owned().await?.epoch;
+            match self.roots.newest_ledger().await? {
+                Some(before) => {
+                    let ledger = Ledger { epoch, ..before };
+                    let bytes = ledger.encode().map_err(|source| Error::Format { key: ledger.key(), source })?;
+                    self.put_own_ledger(ledger.key(), bytes).await?;
+                }
+                None => self.owned().await?.has_ledger = true,
+            }
+        }
+        root.sort_tables();
         let bucket = self.bucket.clone();
         let owned = self.owned().await?;
         (root.epoch, root.seq) = (owned.epoch, owned.next_root);
@@ -300,17 +359,36 @@ impl Maintainer {
         owned.next_root = owned.next_root.next();
         report.roots += 1;
         report.bytes = owned.output.bytes();
+        //= SPEC.md#deleting
+        //# D-3
         claim::check(&bucket, root.epoch).await?;
         self.copy_root(&root, bytes).await;
         Ok(root)
     }
 
+    /// Puts the ledger of our epoch.
+    pub(crate) async fn put_own_ledger(&mut self, key: ObjectKey, bytes: Vec<u8>) -> Result<()> {
+        let put = self.bucket.put(&key, bytes).await;
+        put.map_err(|source| Error::store("put the ledger", source))?;
+        self.owned().await?.has_ledger = true;
+        Ok(())
+    }
+
     /// Our epoch, claimed when it is first needed.
-    async fn owned(&mut self) -> Result<&mut Owned> {
+    pub(crate) async fn owned(&mut self) -> Result<&mut Owned> {
         if self.owned.is_none() {
             let epoch = claim::claim(&self.bucket, self.domain, &self.options.owner, &self.env).await?;
             let output = Output::new(self.bucket.clone(), self.domain, epoch);
-            self.owned = Some(Owned { epoch, output, next_root: Seq::new(1) });
+            self.owned = Some(Owned { epoch, output, next_root: Seq::new(1), has_ledger: false });
+            //= SPEC.md#deleting
+            //# D-1
+            // What was read before the claim may have been replaced, and deleted, by the maintainer before us.
+            if let Some(base) = self.base.take() {
+                let newest = self.newest_root().await?.map(|root| root.key());
+                if newest != Some(base) {
+                    return Err(Error::Overtaken { base });
+                }
+            }
         }
         Ok(self.owned.as_mut().expect("it was claimed"))
     }

@@ -20,6 +20,16 @@ pub struct MaintenanceOptions {
     pub segments_bytes_max: u64,
     /// Heads of segments that are held at a time.
     pub heads_held_max: u64,
+    /// Segments are rewritten if so many percent of their data are needed by no point. 1 to 100.
+    pub dead_percent_min: u64,
+    /// Objects up to this size are joined with neighbours of their kind, `fan_out` or more at a time.
+    pub small_object_bytes: u64,
+    /// Plaintext of a compact segment at most, and of what is held in memory while one is made.
+    pub compact_bytes_max: u64,
+    /// Rows of compact segments that are held at a time.
+    pub rows_held_max: u64,
+    /// zstd level of compact segments, 1 to 19: what they hold is read more often than written.
+    pub compression_level: i32,
     /// How long one answer may take.
     pub request_deadline: Duration,
     /// Requests for heads that are kept in flight.
@@ -36,6 +46,11 @@ impl Default for MaintenanceOptions {
             table_rows_max: 1 << 19,
             segments_bytes_max: 128 << 20,
             heads_held_max: 512,
+            dead_percent_min: 25,
+            small_object_bytes: 1 << 20,
+            compact_bytes_max: 64 << 20,
+            rows_held_max: 1 << 20,
+            compression_level: 3,
             request_deadline: Duration::from_secs(30),
             requests_in_flight_max: 32,
         }

@@ -11,6 +11,7 @@ pub(crate) struct Output {
     domain: DomainId,
     epoch: Epoch,
     next: Seq,
+    next_compact: Seq,
     bytes: u64,
 }
 
@@ -26,7 +27,17 @@ pub(crate) struct Part<R: TableRow> {
 
 impl Output {
     pub(crate) fn new(bucket: Appender, domain: DomainId, epoch: Epoch) -> Self {
-        Self { bucket, domain, epoch, next: Seq::new(1), bytes: 0 }
+        Self { bucket, domain, epoch, next: Seq::new(1), next_compact: Seq::new(1), bytes: 0 }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Where the next compact segment goes.
+    pub(crate) fn next_compact(&mut self) -> (Epoch, Seq) {
+        let next = self.next_compact.next();
+        (self.epoch, std::mem::replace(&mut self.next_compact, next))
     }
 
     /// Bytes put so far.

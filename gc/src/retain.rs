@@ -71,8 +71,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 
 pub(crate) async fn plan_of(bucket: &ReadOnly, root: &Root, now: TimeNs) -> Result<RetentionPlan> {
     let wish = wish_of(bucket, root.domain).await?;
-    let everything = Retained { horizon: Mark { lsn: Lsn::new(1), time: root.first_time }, kept: Vec::new() };
-    let before = root.retained.clone().unwrap_or(everything);
+    let before = root.offers();
     let Some(policy) = wish.policy else {
         return Ok(RetentionPlan { wish, after: before.clone(), before, dropped: Vec::new() });
     };

@@ -7,6 +7,7 @@ use crate::image::DiskImage;
 use crate::index::Index;
 use crate::maps::MapCache;
 use crate::options::{IndexUse, ReaderOptions};
+use crate::pins::Pins;
 use crate::timeline::{IndexMemory, Timeline};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tidemark_bucket::ReadOnly;
 use tidemark_env::Env;
 use tidemark_format::{BaseRef, DiskId, Epoch, ErrorKind, Genesis, Hint, Lsn, ObjectKey, Root, Seq, with_causes};
-use tidemark_history::{Bounded, Heads, Log, Roots, Segment, Tables, Walk, within};
+use tidemark_history::{Bounded, Heads, Log, Roots, Segment, Tables, Walk, truth, within};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     tables: Arc<Tables>,
     /// Heads of segments that the index covers.
     indexed: Bounded<ObjectKey, Arc<Segment>>,
+    pins: Option<Arc<Pins>>,
 }
 
 /// Memory that a reader takes at the moment.
@@ -99,6 +101,7 @@ impl Domain {
             roots: Roots::new(bucket.clone(), genesis.domain),
             tables: Arc::new(Tables::new(bucket.clone(), genesis.domain, options.index_cache_bytes_max)),
             hint: hint.map(|hint| (hint.epoch, hint.seq)),
+            pins: options.pin.clone().map(|pin| Arc::new(Pins::new(pin, genesis.domain, env.clone()))),
             genesis,
             deadline: options.request_deadline,
         };
@@ -122,11 +125,27 @@ impl Domain {
             heads: look.heads,
             roots: look.roots,
             tables: look.tables,
+            pins: look.pins,
             bucket,
             options,
             env,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        if let Some(pins) = inner.pins.clone() {
+            inner.runtime.spawn(prolong(pins, Arc::downgrade(&inner)));
+        }
+        Ok(Self { inner })
+    }
+
+    /// Ends the pins of this reader, so that what it kept may go at once. Reading on is not safe then.
+    ///
+    /// # Errors
+    /// Store errors; pins that are not ended run out by themselves.
+    pub async fn unpin(&self) -> Result<()> {
+        match &self.inner.pins {
+            Some(pins) => pins.prolong(true).await,
+            None => Ok(()),
+        }
     }
 
     /// Looks for what was written since. If nothing was: two requests.
@@ -141,14 +160,14 @@ impl Domain {
         let timeline = match before.continued(&log)? {
             Some(timeline) => timeline,
             // A takeover replaced segments: the events of those are no longer true.
-            None => {
-                let events = match &before.index {
-                    Some(index) if log.stem.is_some() => index.events().await?,
-                    _ => Vec::new(),
-                };
-                let index = before.index.clone().filter(|_| log.stem.is_some());
-                Timeline::build(Arc::clone(&inner.genesis), index, &events, log)?
-            }
+            None => match before.index.clone() {
+                Some(index) if log.stem.is_some() => {
+                    let events = index.events().await?;
+                    index.timeline(&inner.genesis, &events, log)?
+                }
+                Some(index) => return Err(not_through(&index.root)),
+                None => Timeline::build(Arc::clone(&inner.genesis), None, before.retained.clone(), &[], log)?,
+            },
         };
         let timeline = Arc::new(inner.moved_up(timeline).await);
         inner.timeline.store(Arc::clone(&timeline));
@@ -230,13 +249,17 @@ struct Look {
     tables: Arc<Tables>,
     hint: Option<(Epoch, Seq)>,
     deadline: Duration,
+    pins: Option<Arc<Pins>>,
 }
 
 impl Look {
     /// The history by the log alone.
     async fn at_log(&self) -> Result<Timeline> {
-        let log = self.heads.walk(Walk::open(self.hint)).await?;
-        Timeline::build(Arc::clone(&self.genesis), None, &[], log)
+        let truth = truth(&self.heads, &self.roots, self.hint).await?;
+        //= SPEC.md#retention
+        //# RN-1
+        let retained = truth.ledger.map(|ledger| ledger.retained.clone());
+        Timeline::build(Arc::clone(&self.genesis), None, retained, &[], truth.log)
     }
 
     /// The history by the index and the log behind it; by the log alone if there is no index, or none to be believed.
@@ -244,7 +267,10 @@ impl Look {
         let root = async { Ok(self.roots.for_reading(copy).await?) };
         let found = match within(self.deadline, || "look for the newest root".into(), root).await {
             Ok(None) => return self.at_log().await,
-            Ok(Some(root)) => self.behind(root).await,
+            Ok(Some(root)) => match self.behind(root.clone()).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => self.behind_newest(root, error).await,
+                found => found,
+            },
             Err(error) => Err(error),
         };
         //= SPEC.md#roots
@@ -262,18 +288,71 @@ impl Look {
         }
     }
 
+    /// The history behind the newest root, if that is another one than `old`, of which something is missing: its copy was old,
+    /// and what it names was deleted.
+    async fn behind_newest(&self, old: Root, error: Error) -> Result<Timeline> {
+        let newest = async { Ok::<_, Error>(self.roots.newest(None).await?) };
+        match within(self.deadline, || "look for a newer root".into(), newest).await? {
+            Some(root) if root.key() != old.key() => self.behind(root).await,
+            _ => Err(error),
+        }
+    }
+
     async fn behind(&self, root: Root) -> Result<Timeline> {
-        let index = Index { root: Arc::new(root), tables: Arc::clone(&self.tables) };
+        let mut root = Arc::new(root);
+        if let Some(pins) = &self.pins {
+            let pinned = async {
+                while let Some(newer) = hold(pins, &self.roots, &root).await? {
+                    root = Arc::new(newer);
+                }
+                Ok::<_, Error>(())
+            };
+            within(self.deadline, || "pin the newest root".into(), pinned).await?;
+        }
+        let index = Index { root, tables: Arc::clone(&self.tables) };
         let base = Log::behind(&index.root.through);
         let log = async { Ok(self.heads.walk(Walk::resume(base, self.hint)).await?) };
         let events = within(self.deadline, || "read the events of the index".into(), index.events());
         let (log, events) = futures::try_join!(log, events)?;
         if log.stem.is_none() {
-            let key = index.root.key();
-            return Err(Error::Chain { key, why: "the history does not pass through the end of its index".into() });
+            return Err(not_through(&index.root));
         }
-        Timeline::build(Arc::clone(&self.genesis), Some(index), &events, log)
+        index.timeline(&self.genesis, &events, log)
     }
+}
+
+/// Pins a root; if it is no longer the newest one, says which is: that one has to be pinned instead. A store that does not let us
+/// write is read without a pin.
+async fn hold(pins: &Pins, roots: &Roots, root: &Arc<Root>) -> Result<Option<Root>> {
+    match pins.hold(root).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::Denied => {
+            tracing::warn!(error = %with_causes(&error), "reading without a pin: what maintenance deletes may be missed");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    //= SPEC.md#deleting
+    //# D-8
+    Ok(roots.newest(Some(root)).await?.filter(|newest| newest.key() != root.key()))
+}
+
+/// Prolongs pins for as long as somebody has the domain open.
+async fn prolong(pins: Arc<Pins>, domain: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(pins.interval()).await;
+        let end = domain.strong_count() == 0;
+        if let Err(error) = pins.prolong(end).await {
+            tracing::warn!(error = %with_causes(&error), "cannot prolong a pin");
+        }
+        if end {
+            return;
+        }
+    }
+}
+
+fn not_through(root: &Root) -> Error {
+    Error::Chain { key: root.key(), why: "the history does not pass through the end of its index".into() }
 }
 
 impl Inner {
@@ -287,9 +366,16 @@ impl Inner {
         let work = async {
             let Some(root) = self.roots.copy().await else { return Ok(None) };
             let Some(log) = timeline.log.rebased(&root.through) else { return Ok(None) };
-            let index = Index { root: Arc::new(root), tables: Arc::clone(&self.tables) };
+            let root = Arc::new(root);
+            if let Some(pins) = &self.pins
+                && hold(pins, &self.roots, &root).await?.is_some()
+            {
+                // Something newer was published just now: the next refresh finds it.
+                return Ok(None);
+            }
+            let index = Index { root, tables: Arc::clone(&self.tables) };
             let events = index.events().await?;
-            Timeline::build(Arc::clone(&self.genesis), Some(index), &events, log).map(Some)
+            index.timeline(&self.genesis, &events, log).map(Some)
         };
         match within(self.options.request_deadline, || "move up to a newer root".into(), work).await {
             Ok(Some(newer)) => newer,

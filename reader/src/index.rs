@@ -5,11 +5,12 @@
 //! Not here: finding the root (`tidemark-history`), and what versions mean ([`crate::maps`]).
 
 use crate::error::Result;
+use crate::timeline::Timeline;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::ops::Deref;
 use std::sync::Arc;
-use tidemark_format::{DiskId, EventRow, Extent, Lsn, PlacedRow, Root, SegmentRow, TableKind, TableRef};
-use tidemark_history::Tables;
+use tidemark_format::{DiskId, EventRow, Extent, Genesis, Lsn, PlacedRow, Root, SegmentRow, TableKind, TableRef};
+use tidemark_history::{Log, Tables};
 
 /// Row groups and footers that one question reads at a time.
 const PARTS_AT_A_TIME: usize = 32;
@@ -37,6 +38,12 @@ impl Deref for Indexed {
 }
 
 impl Index {
+    /// The timeline of the index with its events and of the log behind it.
+    pub(crate) fn timeline(self, genesis: &Arc<Genesis>, events: &[EventRow], log: Log) -> Result<Timeline> {
+        let retained = self.root.retained.clone();
+        Timeline::build(Arc::clone(genesis), Some(self), retained, events, log)
+    }
+
     fn segment_tables(&self) -> Vec<&TableRef> {
         self.root.tables_of(TableKind::Segments).collect()
     }

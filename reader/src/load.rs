@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::{Piece, State};
-use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, Extent, Lsn, ObjectKey};
+use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, Extent, Lsn, ObjectKey, RowKind, SegmentKind};
 use tidemark_history::Segment;
 
 /// What was found of a range.
@@ -35,7 +35,7 @@ impl Segments {
     fn find(&self, image: &DiskImage, lsn: Lsn, place: Place) -> Option<&(Arc<Segment>, BTreeSet<u32>)> {
         let mut all = self.0.values();
         match place.segment {
-            Place::INDEXED => all.find(|(s, _)| s.is_log() && s.first() <= lsn && lsn <= s.last()),
+            Place::INDEXED => all.find(|(s, _)| s.holds_lsns() && s.first() <= lsn && lsn <= s.last()),
             number if number & Place::BASE != 0 => {
                 let key = image.parts.get((number & !Place::BASE) as usize)?.key();
                 all.find(|(s, _)| s.key == key)
@@ -84,7 +84,9 @@ impl DiskImage {
         }
         for (piece, place) in data {
             if let Some((segment, frames)) = segments.of(self, piece.lsn, place) {
-                frames.extend(in_frames(segment, piece.extent, place).map(|part| part.frame));
+                for (extent, place) in places(self.id, &piece, place, segment) {
+                    frames.extend(in_frames(segment, extent, place).map(|part| part.frame));
+                }
             }
         }
         let segments = segments;
@@ -132,7 +134,19 @@ impl DiskImage {
         is_core: bool,
         loaded: &mut Loaded,
     ) {
-        for part in in_frames(segment, piece.extent, place) {
+        let places = places(self.id, piece, place, segment);
+        let held: u64 = places.iter().map(|(extent, _)| extent.len).sum();
+        if held < piece.extent.len {
+            if !is_core {
+                loaded.absent.push(piece.extent);
+                return;
+            }
+            let why = format!("it lacks blocks {} of disk {} at lsn {}", piece.extent, self.id, piece.lsn);
+            let error = Error::Chain { key: segment.key, why };
+            loaded.failures.push(Failure { extent: piece.extent, error });
+            return;
+        }
+        for part in places.iter().flat_map(|(extent, place)| in_frames(segment, *extent, *place)) {
             match frames.get(&(segment.uid, part.frame)) {
                 Some(Ok(plain)) => {
                     loaded.pieces.push((part.extent, Source::Bytes(part.of(plain))));
@@ -145,6 +159,26 @@ impl DiskImage {
             }
         }
     }
+}
+
+/// Where the blocks of a data piece are. The index knows it of log segments; a compact segment, which came later, says it itself.
+fn places(disk: DiskId, piece: &Piece<Place>, place: Place, segment: &Segment) -> Vec<(Extent, Place)> {
+    //= SPEC.md#compact-segments
+    //# CS-3
+    if place.segment != Place::INDEXED || segment.head.header.identity.kind != SegmentKind::Compact {
+        return vec![(piece.extent, place)];
+    }
+    let mut found = Vec::new();
+    segment.head.index.for_each_overlapping(disk, piece.extent, |placed| {
+        let row = placed.row;
+        let shared =
+            row.extent.intersection(piece.extent).filter(|_| row.lsn == piece.lsn && row.kind == RowKind::Data);
+        if let Some(extent) = shared {
+            let block = placed.stream_block + (extent.start - row.extent.start);
+            found.push((extent, Place { segment: place.segment, block: block as u32 }));
+        }
+    });
+    found
 }
 
 /// Why the blocks of `extent`, written at `lsn` to an object, cannot be had.

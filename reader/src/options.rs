@@ -1,5 +1,6 @@
 //! Limits of a reader. Every one has its unit in its name.
 
+use crate::pins::PinOptions;
 use std::time::Duration;
 use tidemark_history::HeadOptions;
 
@@ -48,6 +49,9 @@ pub struct ReaderOptions {
     pub prefetch_in_flight_bytes_max: u64,
     /// How often an object that must exist is asked for again after the store called it absent.
     pub absent_retries_max: u32,
+    /// Keeps what is read by in the bucket, whatever maintenance deletes meanwhile. Without it, a reader whose tables or segments
+    /// are deleted gets errors.
+    pub pin: Option<PinOptions>,
 }
 
 impl ReaderOptions {
@@ -80,6 +84,7 @@ impl Default for ReaderOptions {
             prefetch_bytes_max: 16 << 20,
             prefetch_in_flight_bytes_max: 64 << 20,
             absent_retries_max: 3,
+            pin: None,
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Timeline {
     genesis: Arc<Genesis>,
     /// What the index covers, if there is one.
     pub(crate) index: Option<Index>,
+    /// The points that are offered; `None`: all.
+    pub(crate) retained: Option<Retained>,
     /// The segments behind it.
     pub(crate) log: Log,
     disks: Disks,
@@ -96,9 +98,15 @@ pub struct Timeline {
 
 impl Timeline {
     /// The timeline of an index with its events and of the log behind it.
-    pub(crate) fn build(genesis: Arc<Genesis>, index: Option<Index>, events: &[EventRow], log: Log) -> Result<Self> {
+    pub(crate) fn build(
+        genesis: Arc<Genesis>,
+        index: Option<Index>,
+        retained: Option<Retained>,
+        events: &[EventRow],
+        log: Log,
+    ) -> Result<Self> {
         let (disks, bookmarks, gaps, configs) = Default::default();
-        let mut timeline = Self { genesis, index, log: Log::default(), disks, bookmarks, gaps, configs };
+        let mut timeline = Self { genesis, index, retained, log: Log::default(), disks, bookmarks, gaps, configs };
         for row in events {
             timeline.apply(&row.event, row.time, ObjectKey::RootCopy)?;
         }
@@ -174,14 +182,16 @@ impl Timeline {
     }
 
     fn retained(&self) -> Option<&Retained> {
-        self.index.as_ref()?.root.retained.as_ref()
+        self.retained.as_ref()
     }
 
     /// The oldest point that is offered. [`Lsn::ZERO`] at the domain's creation if nothing was ever written.
     pub fn first(&self) -> Point {
+        if let Some(retained) = &self.retained {
+            return retained.oldest().into();
+        }
         if let Some(index) = &self.index {
-            let oldest = index.root.retained.as_ref().map(Retained::oldest);
-            return oldest.map_or(Point { lsn: Lsn::new(1), time: index.root.first_time }, Point::from);
+            return Point { lsn: Lsn::new(1), time: index.root.first_time };
         }
         self.log.segments.first().map_or(self.beginning(), |s| Point { lsn: s.first(), time: s.head.header.first_time })
     }

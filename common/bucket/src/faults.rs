@@ -11,7 +11,9 @@ mod text;
 pub(crate) use layer::FaultyStore;
 
 use crate::meter::Op;
+use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,6 +75,20 @@ struct State {
     matched: Mutex<HashMap<usize, u64>>,
     /// Requests per kind and key.
     asked: Mutex<HashMap<(Op, String), u64>>,
+    meanwhile: Mutex<Vec<Meanwhile>>,
+}
+
+/// What others do while a request is on its way.
+struct Meanwhile {
+    op: Op,
+    prefix: String,
+    work: BoxFuture<'static, ()>,
+}
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Meanwhile({} {})", self.op, self.prefix)
+    }
 }
 
 /// What happens to one request.
@@ -116,6 +132,20 @@ impl Faults {
     pub fn vanish_after(mut self, requests: u64) -> Self {
         self.vanish_after = Some(requests);
         self
+    }
+
+    /// Holds the first such request back until `work` is done: what others do while whoever asked is stalled. Once.
+    pub fn meanwhile(self, prefix: &str, op: Op, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        let held = Meanwhile { op, prefix: prefix.to_owned(), work: Box::pin(work) };
+        self.state.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+        self
+    }
+
+    /// What has to happen before this request.
+    fn first(&self, op: Op, key: &str) -> Option<BoxFuture<'static, ()>> {
+        let mut held = self.state.meanwhile.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = held.iter().position(|held| held.op == op && key.starts_with(&held.prefix))?;
+        Some(held.remove(at).work)
     }
 
     /// From now on every request fails, as if the network were unplugged.

@@ -145,9 +145,9 @@ impl Appender {
     /// this epoch (SPEC.md F-7). "Other" means another length or, of segments, other first 512 bytes, the header with its hash;
     /// of what the index is made of, any other byte.
     pub async fn put(&self, key: &ObjectKey, body: impl Into<Pieces>) -> Result<PutOutcome> {
-        use KeyFamily::{Base, Index, Log, Root};
-        if !matches!(key.family(), Log | Base | Index | Root) {
-            let right = "only log, base and index objects are put; create the others";
+        use KeyFamily::{Base, Index, Ledger, Log, Root};
+        if !matches!(key.family(), Log | Base | Index | Root | Ledger) {
+            let right = "only log, base, ledger and index objects are put; create the others";
             return Err(Error::NotAllowed { key: *key, right });
         }
         let stored = self.read.dispatch.put_immutable(key, body.into()).await?;

@@ -58,6 +58,10 @@ impl Heads {
         }
     }
 
+    pub(crate) fn in_flight_max(&self) -> usize {
+        self.in_flight_max
+    }
+
     /// Performs a walk, many requests at a time.
     ///
     /// # Errors

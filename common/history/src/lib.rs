@@ -2,6 +2,7 @@
 //!
 //! [`Walk`] decides what to ask for next and when the end of the log is known; [`Heads`] performs its requests. A [`Log`] may
 //! begin behind what an index covers. [`Roots`] finds the newest root, [`Tables`] reads its tables a row group at a time.
+//! [`truth`] is the history without an index: what the newest ledger names, and the log behind it.
 //!
 //! Invariants: nothing here writes or lists; only a proven NotFound ends a log; nothing unverified is handed out; caches are
 //! bounded in bytes.
@@ -10,6 +11,7 @@
 mod cache;
 mod error;
 mod heads;
+mod ledgers;
 mod log;
 mod roots;
 mod tables;
@@ -18,6 +20,7 @@ mod walk;
 pub use cache::Bounded;
 pub use error::{Error, Result};
 pub use heads::{HeadOptions, Heads, within};
+pub use ledgers::{Past, Truth, truth};
 pub use log::{EpochLog, Link, Log, Segment, last_by, time_in};
 pub use roots::Roots;
 pub use tables::Tables;

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use tidemark_format::{Epoch, Lsn, ObjectKey, PackedTimes, SegmentHead, Seq, Through, TimeNs};
+use tidemark_format::{Epoch, Lsn, ObjectKey, PackedTimes, SegmentHead, SegmentKind, Seq, Through, TimeNs};
 
 /// A segment whose head is in memory.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// False for base segments.
-    pub fn is_log(&self) -> bool {
-        matches!(self.key, ObjectKey::Log { .. })
+    /// False for base segments: what they hold is found through events, not by its LSN.
+    pub fn holds_lsns(&self) -> bool {
+        matches!(self.head.header.identity.kind, SegmentKind::Log | SegmentKind::Compact)
     }
     /// Its first LSN.
     pub fn first(&self) -> Lsn {
@@ -55,7 +55,7 @@ pub struct Link {
 }
 
 impl Link {
-    fn of(segment: &Segment) -> Self {
+    pub(crate) fn of(segment: &Segment) -> Self {
         let header = &segment.head.header;
         let (last, last_time) = (header.last_lsn, header.last_time);
         Self { epoch: segment.epoch(), seq: segment.seq(), header_hash: header.header_hash, last, last_time }
@@ -125,6 +125,13 @@ impl Log {
         let later = self.epochs.iter().filter(|epoch| epoch.first > at);
         log.epochs.extend(later.map(|epoch| EpochLog { first: epoch.first - at - 1, ..epoch.clone() }));
         Some(log)
+    }
+
+    /// The same log with the segments that its stem stands for in front of it.
+    pub(crate) fn behind_past(mut self, mut past: Vec<Arc<Segment>>) -> Self {
+        self.epochs.iter_mut().for_each(|epoch| epoch.first += past.len());
+        past.append(&mut self.segments);
+        Self { stem: None, segments: past, ..self }
     }
 
     /// The newest LSN, [`Lsn::ZERO`] if there is none.

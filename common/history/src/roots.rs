@@ -89,7 +89,11 @@ impl Roots {
         Root::decode(&bytes, &self.expect(key)).map(Some).map_err(|source| Error::Format { key, source })
     }
 
-    async fn get(&self, key: ObjectKey) -> Result<Option<bytes::Bytes>> {
+    pub(crate) fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    pub(crate) async fn get(&self, key: ObjectKey) -> Result<Option<bytes::Bytes>> {
         match self.bucket.get(&key).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

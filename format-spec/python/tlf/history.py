@@ -3,8 +3,9 @@
 from bisect import bisect_left
 from itertools import count, islice, pairwise
 
+from .ledger import Ledger
 from .records import read_claim, read_genesis
-from .segment import BASE, CUT, DATA, LOG, Segment, segment_key
+from .segment import BASE, COMPACT, CUT, DATA, LOG, Segment, segment_key
 from .wire import BLOCK, DISK_BLOCKS_MAX, Refused
 
 IN_FLIGHT_MAX = 16  # F-5: so far behind the end of the log R-3 looks
@@ -25,13 +26,12 @@ class History:
         self.get, self.damaged, self.domain, self.name = get, damaged, None, None
         if self.usable(genesis := self.read("tidemark.json", read_genesis)):
             self.domain, self.name = bytes.fromhex(genesis["domain"].replace("-", "")), genesis["name"]
-        claims = self.newest_claim()
+        claims, self.ledger = self.newest_claim(), Ledger(self)
         epoch, chain, behind = self.walk(claims)
         self.check_chain(chain)
         self.check_end(behind)
         acked = max((s.header.acked_through for s in self.segments), default=0)
-        newest = epoch == claims and absent(self.claim(claims + 1))
-        self.final_through = self.last_lsn if newest else acked
+        self.final_through = self.last_lsn if epoch == claims and absent(self.claim(claims + 1)) else acked
         self.events = [event for s in self.segments for event in s.events]
         self.steps = [step for s in self.segments for step in s.steps]
         self.check_disks(whole=len(chain) == len(self.segments))
@@ -45,9 +45,7 @@ class History:
             return Refused(refused.error, refused.what, key)
 
     def usable(self, found, *lsns):
-        if isinstance(found, Refused):
-            self.damaged(found, *lsns)
-        return not isinstance(found, Refused)
+        return not isinstance(found, Refused) or self.damaged(found, *lsns) is not None
 
     def claim(self, epoch):
         return self.read(f"claim/w/{epoch:016x}", read_claim)
@@ -74,8 +72,9 @@ class History:
                 break
             chain.append(found)
         behind = [found, *islice(log, IN_FLIGHT_MAX)]
-        while isinstance(chain[0], Segment) and "tail_epoch" in (cut := chain[0].cut):
-            chain[:0] = [self.read(segment_key(LOG, "w", cut["tail_epoch"], seq)) for seq in range(cut["tail_seq"] + 1)]
+        while isinstance(chain[0], Segment) and "tail_epoch" in (cut := chain[0].cut or {}):
+            named = [segment_key(LOG, "w", cut["tail_epoch"], seq) for seq in range(cut["tail_seq"] + 1)]
+            chain[:0] = self.ledger.objects(self.read) if self.ledger.is_tail(cut) else map(self.read, named)
         return epoch, chain, behind
 
     def check_chain(self, chain):
@@ -91,7 +90,7 @@ class History:
             h, breach = s.header, None
             if next_lsn not in (None, h.first_lsn):
                 breach = f"it begins at lsn {h.first_lsn}, lsn {next_lsn} is next"
-            elif last and h.prev_header_hash != last.header.header_hash:
+            elif last and COMPACT not in (h.kind, last.header.kind) and h.prev_header_hash != last.header.header_hash:
                 breach = f"it continues another object than {last.key}"
             elif last and h.first_time_ns < last.header.last_time_ns:
                 breach = f"it begins before the time at which {last.key} ends"

@@ -30,14 +30,14 @@ def read_genesis(_key, data, _domain=None):
     return genesis
 
 
-def read_record(data, kind, names):
+def read_record(data, kind, names, longest=OBJECT_MAX):
     """RC-1: what is in the envelope."""
     c = Cursor(data)
     magic, found, major, length, hash = c.take(8), c.number(2), c.number(2), c.number(4), c.take(32)
     must(magic == MAGIC, "Magic", magic.hex())
     must(major == 1, "Major", major)
     body = Cbor(c.take(length), "Cbor")
-    must(len(data) == 48 + length <= OBJECT_MAX, "TrailingBytes", f"{len(data)} bytes with a body of {length}")
+    must(len(data) == 48 + length <= longest, "TrailingBytes", f"{len(data)} bytes with a body of {length}")
     must(digest(data[:16] + body.data) == hash, "RecordHash", "the record is not what was written")
     must(found == kind, "HeaderField", f"kind {found}")
     record = body.record()

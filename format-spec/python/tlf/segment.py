@@ -19,7 +19,7 @@ Row = namedtuple("Row", "disk start lsn blocks kind place")  # place: where its 
 Frame = namedtuple("Frame", "offset stored_len plain_len codec hash")
 Event = namedtuple("Event", "lsn code name fields")
 
-LOG, BASE, CUT = 1, 2, 3  # kinds of segments
+LOG, BASE, CUT, COMPACT = 1, 2, 3, 4  # kinds of segments
 WRITER, MAINTENANCE = 1, 2
 DATA, ZERO, UNMAP = 0, 1, 2  # kinds of rows
 INDEX, FRAMEDIR, TIMES, EVENTS, CUT_RECORD = SECTIONS = range(1, 6)
@@ -35,7 +35,7 @@ CODES = {
 
 
 def segment_key(kind, role, epoch, seq):
-    return f"{f'base/{role}' if kind == BASE else 'log/'}{epoch:016x}/{seq:016x}"
+    return f"{f'base/{role}' if kind in (BASE, COMPACT) else 'log/'}{epoch:016x}/{seq:016x}"
 
 
 class Segment:
@@ -89,16 +89,16 @@ def read_header(data):
     must(h.major == 1, "Major", h.major)  # V-1
     must(digest(data[:448]) == h.header_hash, "HeaderHash", "the header is not what was written")  # H-2
     must(h.features_read == 0, "ReadFeatures", f"{h.features_read:#x}")  # V-2
-    log, base, cut = h.kind == LOG, h.kind == BASE, h.kind == CUT
+    log, base, cut, compact = (h.kind == kind for kind in (LOG, BASE, CUT, COMPACT))
     rules = {  # H-5
-        "kind and role": h.role == WRITER if log or cut else base and h.role in (WRITER, MAINTENANCE),
+        "kind and role": h.role == WRITER if log or cut else base and h.role == WRITER or (base or compact) and h.role == MAINTENANCE,
         "what is fixed": all(getattr(h, name) == value for name, value in FIXED.items()),
         "epoch and seq": h.epoch >= 1 and (h.seq == 0 if cut else h.seq >= 1 or base),  # C-1
         "lengths": 512 <= h.head_len == h.total_len - h.data_len and h.total_len <= OBJECT_MAX and h.row_count <= ROWS_MAX,  # L-1
-        "LSNs": h.first_lsn >= 1 and (h.last_lsn >= h.first_lsn if log else h.last_lsn == h.first_lsn - cut),
+        "LSNs": h.first_lsn >= 1 and (h.last_lsn >= h.first_lsn if log or compact else h.last_lsn == h.first_lsn - cut),
         "times": h.first_time_ns <= h.last_time_ns and h.tick_ns and h.first_time_ns % h.tick_ns == 0 == h.last_time_ns % h.tick_ns,
-        "acked_through": h.acked_through == 0 if cut else h.acked_through < h.first_lsn,  # C-4
-        "prev_header_hash": h.prev_header_hash == NONE or not base,
+        "acked_through": h.acked_through == 0 if cut or compact else h.acked_through < h.first_lsn,  # C-4
+        "prev_header_hash": h.prev_header_hash == NONE or not (base or compact),
     }
     for what, holds in rules.items():
         must(holds, "HeaderField", f"{what} of {h}")

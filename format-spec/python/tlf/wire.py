@@ -9,9 +9,9 @@ NUMBER, NEGATIVE, BYTES, TEXT, LIST, MAP, TAG, SIMPLE = range(8)  # major types 
 MAPS = [bytes([byte]) for byte in range(0xA0, 0xBC)]  # how a map of definite length begins
 # A field has one type wherever its name stands: a number, if nothing else is said here. Some have a range.
 BYTES_OF = {"domain": 16, "nonce": 16, "claim_nonce": 16, "hash": 32, "tail_hash": 32}
-TEXTS_OF = {"role": ("writer", "maintenance"), "mode": ("cas", "attested-single"), "level": ("crash", "fs", "app")}
+TEXTS_OF = {"role": ("writer", "maintenance"), "mode": ("cas", "attested-single"), "level": ("crash", "fs", "app"), "kind": ("log", "compact")}
 MAX_OF = {"disk": 2**32 - 1, "generation": 2**32 - 1, "blocks": DISK_BLOCKS_MAX}
-TYPES = {"vm": str, "name": str, "owner": str, "format": str, "body": bytes, "disks": list} | dict.fromkeys(BYTES_OF, bytes)
+TYPES = {"vm": str, "name": str, "owner": str, "format": str, "body": bytes, "disks": list, "epochs": list, "parts": list, "horizon": list, "kept": list} | dict.fromkeys(BYTES_OF, bytes)
 
 
 class Refused(Exception):

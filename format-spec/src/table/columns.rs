@@ -5,7 +5,7 @@ use super::{RowBounds, TableKind};
 use crate::error::{FormatError, Result};
 use crate::event::{Event, put_events, take_events};
 use crate::header::SegmentKind;
-use crate::ids::{DiskId, Epoch, Extent, Lsn, Seq, TimeNs};
+use crate::ids::{DiskId, Epoch, Extent, Lsn, Role, Seq, TimeNs};
 use crate::index::{DISK_BLOCKS_MAX, PlacedRow, Row, RowKind};
 use crate::key::ObjectKey;
 use crate::segment::SegmentHead;
@@ -51,11 +51,13 @@ pub(super) fn segments() -> Vec<Column> {
         delta("last_lsn", true),
         time("first_time", true),
         time("last_time", true),
+        few("kind", false),
         few("epoch", false),
         delta("seq", false),
         delta("rows", false),
         delta("bytes", false),
         delta("data_bytes", false),
+        delta("data_blocks", false),
         few("tick_ns", false),
         blob("hash"),
         blob("times"),
@@ -158,7 +160,7 @@ impl TableRow for PlacedRow {
     }
 }
 
-/// A log segment as the index knows it: its head without rows and frames.
+/// A segment of the history as the index knows it: its head without rows and frames.
 #[derive(Clone, Debug)]
 pub struct SegmentRow {
     /// First LSN.
@@ -169,7 +171,9 @@ pub struct SegmentRow {
     pub first_time: TimeNs,
     /// Time of the last LSN.
     pub last_time: TimeNs,
-    /// Writer epoch.
+    /// `Log`, or `Compact` if it stands for log segments that are gone.
+    pub kind: SegmentKind,
+    /// The epoch of its role.
     pub epoch: Epoch,
     /// Its number in that epoch.
     pub seq: Seq,
@@ -179,6 +183,8 @@ pub struct SegmentRow {
     pub bytes: u64,
     /// Bytes of its DATA.
     pub data_bytes: u64,
+    /// Plaintext of that, in blocks.
+    pub data_blocks: u64,
     /// Its header hash.
     pub header_hash: [u8; 32],
     /// When its LSNs happened.
@@ -189,14 +195,16 @@ pub struct SegmentRow {
 }
 
 impl SegmentRow {
-    /// What the index keeps of a log segment.
+    /// What the index keeps of a log or compact segment.
     ///
     /// # Errors
     /// `Table` for a segment of another kind.
     pub fn of(head: &SegmentHead) -> Result<Self> {
         let header = &head.header;
-        let Some(times) = head.times.as_ref().filter(|_| header.identity.kind == SegmentKind::Log) else {
-            return Err(bad("only log segments stand in a table of segments"));
+        let kind = header.identity.kind;
+        let of_history = matches!(kind, SegmentKind::Log | SegmentKind::Compact);
+        let Some(times) = head.times.as_ref().filter(|_| of_history) else {
+            return Err(bad("only log and compact segments stand in a table of segments"));
         };
         let mut events = Vec::new();
         put_events(&mut events, &head.events);
@@ -205,11 +213,13 @@ impl SegmentRow {
             last_lsn: header.last_lsn,
             first_time: header.first_time,
             last_time: header.last_time,
+            kind,
             epoch: header.identity.epoch,
             seq: header.identity.seq,
             rows: header.row_count,
             bytes: header.total_len,
             data_bytes: header.data_len,
+            data_blocks: header.stream_blocks,
             header_hash: header.header_hash,
             times: times.clone(),
             events: head.events.clone(),
@@ -219,7 +229,11 @@ impl SegmentRow {
 
     /// The key of the segment.
     pub const fn key(&self) -> ObjectKey {
-        ObjectKey::Log { epoch: self.epoch, seq: self.seq }
+        let Self { epoch, seq, .. } = *self;
+        match self.kind {
+            SegmentKind::Compact => ObjectKey::Base { role: Role::Maintenance, epoch, seq },
+            _ => ObjectKey::Log { epoch, seq },
+        }
     }
 
     /// The time of an LSN of the segment.
@@ -253,11 +267,13 @@ impl TableRow for SegmentRow {
         out.numbers(rows.iter().map(|s| s.last_lsn.get()))?;
         out.numbers(rows.iter().map(|s| s.first_time.get()))?;
         out.numbers(rows.iter().map(|s| s.last_time.get()))?;
+        out.numbers(rows.iter().map(|s| s.kind.code().into()))?;
         out.numbers(rows.iter().map(|s| s.epoch.get()))?;
         out.numbers(rows.iter().map(|s| s.seq.get()))?;
         out.numbers(rows.iter().map(|s| s.rows))?;
         out.numbers(rows.iter().map(|s| s.bytes))?;
         out.numbers(rows.iter().map(|s| s.data_bytes))?;
+        out.numbers(rows.iter().map(|s| s.data_blocks))?;
         out.numbers(rows.iter().map(|s| s.times.tick_ns().into()))?;
         out.bytes(rows.iter().map(|s| s.header_hash.as_slice()))?;
         out.bytes(rows.iter().map(|s| s.times.section()))?;
@@ -267,8 +283,9 @@ impl TableRow for SegmentRow {
     fn take(from: &mut GroupIn<'_>) -> Result<Vec<Self>> {
         let (firsts, lasts) = (from.numbers()?, from.numbers()?);
         let (first_times, last_times) = (from.numbers()?, from.numbers()?);
-        let (epochs, seqs, counts) = (from.numbers()?, from.numbers()?, from.numbers()?);
-        let (bytes, data_bytes, ticks) = (from.numbers()?, from.numbers()?, from.numbers()?);
+        let (kinds, epochs, seqs, counts) = (from.numbers()?, from.numbers()?, from.numbers()?, from.numbers()?);
+        let (bytes, data_bytes, data_blocks, ticks) =
+            (from.numbers()?, from.numbers()?, from.numbers()?, from.numbers()?);
         let (hashes, times, events) = (from.bytes()?, from.bytes()?, from.bytes()?);
         let mut rows: Vec<Self> = Vec::with_capacity(firsts.len());
         for i in 0..firsts.len() {
@@ -289,16 +306,23 @@ impl TableRow for SegmentRow {
                 last: TimeStep { lsn: last_lsn, time: last_time },
                 tick_ns,
             };
+            let kind = match kinds[i] {
+                1 => SegmentKind::Log,
+                4 => SegmentKind::Compact,
+                _ => return Err(bad("a segment of a kind that holds no LSNs")),
+            };
             rows.push(Self {
                 first_lsn,
                 last_lsn,
                 first_time,
                 last_time,
+                kind,
                 epoch: Epoch::new(epochs[i]),
                 seq: Seq::new(seqs[i]),
                 rows: counts[i],
                 bytes: bytes[i],
                 data_bytes: data_bytes[i],
+                data_blocks: data_blocks[i],
                 header_hash: hashes[i].as_ref().try_into().map_err(|_| bad("a header hash is not of 32 bytes"))?,
                 times: PackedTimes::decode(&times[i], bounds)?,
                 events: take_events(&events[i], first_lsn, last_lsn)?,

@@ -36,6 +36,8 @@ pub struct History {
     bases: BTreeMap<ObjectKey, Segment>,
     /// No owner can give an LSN up to here another meaning.
     pub final_through: Lsn,
+    /// The points that are offered; `None`: all.
+    pub retained: Option<Retained>,
 }
 
 /// The bytes of a block; `None` if nothing is known of it, and reading it is an error.
@@ -67,7 +69,8 @@ impl History {
         if behind.iter().any(|key| bucket.contains_key(key)) {
             return Err(missing(ObjectKey::writer_claim(Epoch::new(claimed + 1))));
         }
-        let mut history = Self { genesis, log: Vec::new(), bases: BTreeMap::new(), final_through: Lsn::ZERO };
+        let mut history =
+            Self { genesis, log: Vec::new(), bases: BTreeMap::new(), final_through: Lsn::ZERO, retained: None };
         let begun = |epoch: &Epoch| {
             let first = ObjectKey::Log { epoch: *epoch, seq: Seq::new(1) };
             bucket.contains_key(&ObjectKey::cut(*epoch)) || bucket.contains_key(&first)
@@ -76,9 +79,24 @@ impl History {
         if !bucket.contains_key(&ObjectKey::cut(newest)) {
             return Err(missing(ObjectKey::cut(newest)));
         }
-        // Epochs from the newest to the oldest, each with its segments in order.
+        let ledger = history.newest_ledger(bucket)?;
+        // Epochs from the newest to the oldest, each with its segments in order; last what a ledger names.
         let mut epochs = vec![history.newest_epoch(bucket, newest)?];
-        while let Some(Tail { epoch, seq, .. }) = epochs.last().and_then(|segments| predecessor(&segments[0])) {
+        while let Some(Tail { epoch, seq, header_hash }) = epochs.last().and_then(|segments| predecessor(&segments[0]))
+        {
+            let through = ledger.as_ref().map(|ledger| ledger.through);
+            if through.is_some_and(|tail| (tail.epoch, tail.seq, tail.header_hash) == (epoch, seq, header_hash)) {
+                let parts = ledger.iter().flat_map(|ledger| &ledger.parts);
+                epochs.push(
+                    parts
+                        .map(|part| history.part(bucket, part))
+                        .collect::<Result<Vec<_>, _>>()?
+                        .into_iter()
+                        .flatten()
+                        .collect(),
+                );
+                break;
+            }
             let keys = (0..=seq.get()).map(|seq| ObjectKey::Log { epoch, seq: Seq::new(seq) });
             epochs.push(keys.map(|key| history.segment(bucket, key)).collect::<Result<_, _>>()?);
         }
@@ -88,6 +106,7 @@ impl History {
         history.read_bases(bucket)?;
         let last = history.last_lsn();
         let acked = history.log.iter().map(|segment| segment.head.header.acked_through).max();
+        history.retained = ledger.map(|ledger| ledger.retained);
         history.final_through = if newest.get() == claimed { last } else { acked.unwrap_or(Lsn::ZERO) };
         Ok(history)
     }
@@ -116,6 +135,25 @@ impl History {
         Ok(segments)
     }
 
+    /// The newest ledger: that of the highest epoch that has one.
+    fn newest_ledger(&self, bucket: &Bucket) -> Result<Option<Ledger>, Broken> {
+        let claimed = (1..).take_while(|epoch| bucket.contains_key(&ObjectKey::maintenance_claim(Epoch::new(*epoch))));
+        let keys =
+            claimed.collect::<Vec<_>>().into_iter().rev().map(|epoch| ObjectKey::Ledger { epoch: Epoch::new(epoch) });
+        let Some((key, bytes)) = keys.filter_map(|key| Some((key, bucket.get(&key)?))).next() else { return Ok(None) };
+        let ledger = Ledger::decode(bytes, &Expect { domain: self.genesis.domain, key });
+        ledger.map(Some).map_err(|e| Broken { error: e.name(), key })
+    }
+
+    /// The objects of one part of a ledger.
+    fn part(&self, bucket: &Bucket, part: &LedgerPart) -> Result<Vec<Segment>, Broken> {
+        let segments = part.keys().map(|key| self.segment(bucket, key)).collect::<Result<Vec<_>, _>>()?;
+        match segments.last().filter(|last| last.head.header.header_hash != part.header_hash) {
+            Some(last) => Err(Broken { error: "Chain", key: last.key }),
+            None => Ok(segments),
+        }
+    }
+
     fn segment(&self, bucket: &Bucket, key: ObjectKey) -> Result<Segment, Broken> {
         let bytes = bucket.get(&key).ok_or(Broken { error: "Missing", key })?;
         let broken = |e: FormatError| Broken { error: e.name(), key };
@@ -135,7 +173,9 @@ impl History {
     fn check_chain(&self) -> Result<(), Broken> {
         for pair in self.log.windows(2) {
             let (before, after) = (&pair[0].head.header, &pair[1].head.header);
-            let holds = after.prev_header_hash == before.header_hash
+            // What a compact segment stands for is gone, and its hash with it.
+            let compact = [before, after].iter().any(|header| header.identity.kind == SegmentKind::Compact);
+            let holds = (compact || after.prev_header_hash == before.header_hash)
                 && Some(after.first_lsn) == before.last_lsn.checked_next()
                 && after.first_time >= before.last_time;
             if !holds {
@@ -283,7 +323,8 @@ impl History {
         });
         let disks: Map<_, _> = names
             .map(|(disk, name)| {
-                let points = (1..=last).filter_map(|lsn| self.point(disk, Lsn::new(lsn)));
+                let offered = |lsn: &u64| self.retained.as_ref().is_none_or(|retained| retained.offers(Lsn::new(*lsn)));
+                let points = (1..=last).filter(offered).filter_map(|lsn| self.point(disk, Lsn::new(lsn)));
                 (name, json!({ "disk": disk.get(), "points": points.collect::<Vec<_>>() }))
             })
             .collect();

@@ -6,7 +6,7 @@ use super::object::{Checked, Head};
 use super::{Damage, DamagedBlocks, Found, VerifyReport};
 use crate::core::disks::Disks;
 use std::collections::{BTreeMap, BTreeSet};
-use tidemark_format::{Claim, Epoch, Event, Hint, Lsn, ObjectKey, Role, Seq, Tail};
+use tidemark_format::{Claim, Epoch, Event, Hint, Ledger, Lsn, ObjectKey, Role, Seq, Tail};
 
 /// Missing claims that are reported one by one in front of one that is there.
 const MISSING_CLAIMS_MAX: usize = 16;
@@ -18,6 +18,8 @@ pub(super) struct Findings {
     /// Log segments and CUTs; `None` if not even the header can be read.
     log: BTreeMap<(Epoch, Seq), Option<Head>>,
     bases: BTreeMap<ObjectKey, Option<Head>>,
+    /// By epoch; `None` if it cannot be read.
+    ledgers: BTreeMap<Epoch, Option<Ledger>>,
     hint: Option<Hint>,
 }
 
@@ -47,6 +49,11 @@ impl Findings {
                 self.claims.insert((role, epoch), None);
                 damage(report, what);
             }
+            (ObjectKey::Ledger { epoch }, Found::Damaged(what)) => {
+                self.ledgers.insert(epoch, None);
+                damage(report, what);
+            }
+            (_, Found::Ledger(ledger)) => drop(self.ledgers.insert(ledger.epoch, Some(*ledger))),
             (_, Found::Damaged(what)) => damage(report, what),
             (_, Found::Gone) => damage(report, "the store lists it but does not have it".into()),
             (_, Found::Segment(checked)) => {
@@ -73,11 +80,16 @@ impl Findings {
     /// Judges them all.
     pub(super) fn judge(mut self, report: &mut VerifyReport) {
         self.judge_claims(report);
-        let chain = self.chain(report);
         let mut place = Place::default();
+        let ledger = self.newest_ledger(report);
+        if let Some(ledger) = &ledger {
+            self.judge_ledger(ledger, &mut place, report);
+        }
+        let chain = self.chain(ledger.as_ref(), report);
         for (i, (epoch, tail)) in chain.iter().enumerate() {
             let newest = i + 1 == chain.len();
-            self.judge_cut(*epoch, i.checked_sub(1).map(|i| &chain[i]), &mut place, report);
+            let is_first = i == 0 && ledger.is_none();
+            self.judge_cut(*epoch, is_first, &mut place, report);
             let last = match tail {
                 Some(tail) => tail.seq,
                 None => self.open_end(*epoch, newest, place.expected.map(|(hash, _)| hash)),
@@ -97,6 +109,65 @@ impl Findings {
             .unreferenced
             .extend(self.log.keys().map(|(epoch, seq)| ObjectKey::Log { epoch: *epoch, seq: *seq }.to_string()));
         report.unreferenced.extend(self.bases.keys().map(ObjectKey::to_string));
+    }
+
+    /// The ledger that counts. If it is damaged there is no other: older ones name what may be gone.
+    fn newest_ledger(&mut self, report: &mut VerifyReport) -> Option<Ledger> {
+        let (epoch, newest) = self.ledgers.pop_last()?;
+        let older = std::mem::take(&mut self.ledgers).into_keys().map(|epoch| ObjectKey::Ledger { epoch });
+        report.unreferenced.extend(older.map(|key| key.to_string()));
+        if !self.claims.contains_key(&(Role::Maintenance, epoch)) {
+            let key = ObjectKey::maintenance_claim(epoch);
+            report.damage.push(missing(key, "claims are never deleted, and this epoch has a ledger", None));
+        }
+        newest
+    }
+
+    /// Judges the part of the history that a ledger describes.
+    fn judge_ledger(&mut self, ledger: &Ledger, place: &mut Place, report: &mut VerifyReport) {
+        for part in &ledger.parts {
+            // A part may follow one that is gone: its first object names a header that nobody has.
+            place.expected = None;
+            let mut found_hash = None;
+            for key in part.keys() {
+                let head = match key {
+                    ObjectKey::Log { epoch, seq } => self.log.remove(&(epoch, seq)),
+                    _ => self.bases.remove(&key),
+                };
+                let lost = place.last.checked_next().map(|first| (first, part.last_lsn));
+                match head {
+                    Some(Some(head)) => {
+                        if head.header.identity.kind != part.kind {
+                            let what = "the ledger knows it as a segment of another kind".to_owned();
+                            report.damage.push(Damage { object: key.to_string(), what, lsns: lost, blocks: vec![] });
+                        }
+                        if place.last.checked_next() != Some(head.header.first_lsn) {
+                            let what = format!("it begins at lsn {}, the ledger says otherwise", head.header.first_lsn);
+                            report.damage.push(Damage { object: key.to_string(), what, lsns: lost, blocks: vec![] });
+                        }
+                        self.judge_link(key, &head, place, report);
+                        found_hash = Some(head.header.header_hash);
+                    }
+                    found => {
+                        if found.is_none() {
+                            report.damage.push(missing(key, "the ledger names it", lost));
+                        } else if let Some(damage) = report.damage.iter_mut().find(|d| d.object == key.to_string()) {
+                            damage.lsns = damage.lsns.or(lost);
+                        }
+                        (place.expected, place.events_lost, found_hash) = (None, true, None);
+                    }
+                }
+            }
+            if found_hash.is_some_and(|found| found != part.header_hash) {
+                let (object, what) =
+                    (part.last_key().to_string(), "the ledger knows it by another header hash".to_owned());
+                report.damage.push(Damage { object, what, lsns: None, blocks: vec![] });
+            }
+            place.last = part.last_lsn;
+        }
+        let through = &ledger.through;
+        place.expected = through.lsn.checked_next().map(|next| (through.header_hash, next));
+        // Segments of epochs that are closed and that the ledger does not name are waiting to be deleted.
     }
 
     fn judge_claims(&self, report: &mut VerifyReport) {
@@ -120,15 +191,23 @@ impl Findings {
 
     /// The epochs of the log, oldest first, each with the tail that its successor names; `None` for the newest, and where
     /// a damaged CUT hides it.
-    fn chain(&self, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
+    fn chain(&self, ledger: Option<&Ledger>, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
         let mut chain = Vec::new();
         // Nothing of an epoch is written in front of its CUT, so the newest epoch with any object must have one.
         let Some(mut epoch) = self.log.keys().map(|(epoch, _)| *epoch).max() else { return chain };
         let mut tail = None;
-        loop {
+        // What a ledger covers has been judged by it.
+        let covered = ledger.map_or(Epoch::new(0), |ledger| ledger.through.epoch);
+        while epoch > covered {
             chain.push((epoch, tail));
             let cut = self.log.get(&(epoch, Seq::new(0))).and_then(Option::as_ref).and_then(|head| head.cut.as_ref());
             match cut.map(|cut| cut.predecessor) {
+                Some(None) if ledger.is_some() => {
+                    let what = "it continues nothing, though a ledger describes what came before".to_owned();
+                    let object = ObjectKey::cut(epoch).to_string();
+                    report.damage.push(Damage { object, what, lsns: None, blocks: Vec::new() });
+                    break;
+                }
                 Some(None) => break,
                 Some(Some(named)) => {
                     if named.epoch >= epoch {
@@ -152,13 +231,7 @@ impl Findings {
         chain
     }
 
-    fn judge_cut(
-        &mut self,
-        epoch: Epoch,
-        before: Option<&(Epoch, Option<Tail>)>,
-        place: &mut Place,
-        report: &mut VerifyReport,
-    ) {
+    fn judge_cut(&mut self, epoch: Epoch, is_first: bool, place: &mut Place, report: &mut VerifyReport) {
         let key = ObjectKey::cut(epoch);
         let Some(head) = self.log.remove(&(epoch, Seq::new(0))).flatten() else {
             (place.expected, place.events_lost) = (None, true);
@@ -179,7 +252,7 @@ impl Findings {
             }
             _ => {}
         }
-        if before.is_none() && cut.next_lsn != Lsn::new(1) && cut.predecessor.is_none() {
+        if is_first && cut.next_lsn != Lsn::new(1) && cut.predecessor.is_none() {
             damage(format!("the first epoch begins at lsn {}, not 1", cut.next_lsn));
         }
         if let Some(Some(claim)) = self.claims.get(&(Role::Writer, epoch))

@@ -15,7 +15,7 @@ use futures::stream::{self, StreamExt};
 use std::fmt;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{
-    Claim, DiskId, DomainId, ErrorKind, Expect, Extent, Genesis, HEADER_BYTES, Hint, KeyFamily, Lsn, ObjectKey,
+    Claim, DiskId, DomainId, ErrorKind, Expect, Extent, Genesis, HEADER_BYTES, Hint, KeyFamily, Ledger, Lsn, ObjectKey,
     SegmentHeader,
 };
 
@@ -153,6 +153,7 @@ pub async fn verify(
 enum Found {
     Claim(Claim),
     Hint(Hint),
+    Ledger(Box<Ledger>),
     Segment(Box<object::Checked>),
     /// Something below `v/` that is not checked.
     Other,
@@ -217,13 +218,21 @@ async fn check(bucket: &ReadOnly, domain: DomainId, key: ObjectKey, len: u64, ab
             ObjectKey::Log { .. } | ObjectKey::Base { .. } => {
                 object::check(bucket, &expect, len).await.map(|checked| Found::Segment(Box::new(checked)))
             }
-            ObjectKey::Probe { .. } | ObjectKey::RootCopy | ObjectKey::Retention | ObjectKey::Genesis => {
+            ObjectKey::Probe { .. }
+            | ObjectKey::Pin { .. }
+            | ObjectKey::RootCopy
+            | ObjectKey::Retention
+            | ObjectKey::Genesis => {
                 return Ok(Found::Other);
             }
             // Derived, and checked by whoever reads it: the truth is whole without it.
             ObjectKey::Index { .. } | ObjectKey::Root { .. } => return Ok(Found::Derived),
             ObjectKey::Claim { .. } => bucket.get(&key).await.map(|bytes| match Claim::decode(&bytes, &expect) {
                 Ok(claim) => Found::Claim(claim),
+                Err(error) => Found::Damaged(error.to_string()),
+            }),
+            ObjectKey::Ledger { .. } => bucket.get(&key).await.map(|bytes| match Ledger::decode(&bytes, &expect) {
+                Ok(ledger) => Found::Ledger(Box::new(ledger)),
                 Err(error) => Found::Damaged(error.to_string()),
             }),
             ObjectKey::Hint => bucket.get(&key).await.map(|bytes| match Hint::decode(&bytes, domain) {

@@ -50,6 +50,8 @@ fn cbor(parsed: &Json) -> (&'static str, Vec<u8>) {
         (Some("hint"), _) => "hint",
         (Some("root"), _) => "root",
         (Some("retention"), _) => "retention",
+        (Some("ledger"), _) => "ledger",
+        (Some("pin"), _) => "pin",
         (None, Some("cut")) => "cut",
         (None, Some(_)) => "events",
         other => panic!("{other:?} has no CBOR"),
@@ -182,6 +184,12 @@ fn vector_records_with_missing_or_wrong_fields_do_not_follow_the_cddl() {
         "cut-tail-epoch",
         "cut-tail-hash",
         "cut-tail-seq-missing",
+        "ledger-backwards",
+        "ledger-compact-run",
+        "ledger-crowded",
+        "ledger-later-compact",
+        "ledger-order",
+        "ledger-short",
         "log-events-field-extent-beyond",
     ];
     assert!(follow.iter().all(|name| unseen.contains(name)), "{follow:?}");

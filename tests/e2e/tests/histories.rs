@@ -5,13 +5,14 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::Arc;
-use tidemark_bucket::Bucket;
+use std::time::Duration;
+use tidemark_bucket::{Bucket, Faults};
 use tidemark_env::{Env, ManualClock};
-use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Level, Lsn, TimeNs};
-use tidemark_gc::{From, Maintainer, MaintenanceOptions};
+use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Level, Lsn, Policy, Retention, TimeNs};
+use tidemark_gc::{CleanReport, From, Maintainer, MaintenanceOptions};
 use tidemark_model::ops::calls;
 use tidemark_model::{DomainModel, Op, OpsShape, any_ops};
-use tidemark_reader::{Domain, IndexUse, PointSpec, ReaderOptions};
+use tidemark_reader::{Damage, Domain, IndexUse, PointSpec, ReaderOptions, verify};
 use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
 
 /// What happens to the writer before a call.
@@ -36,14 +37,6 @@ fn options() -> WriterOptions {
     WriterOptions { segment_bytes_max: 24 << 10, age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() }
 }
 
-/// Whether somebody keeps an index meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Maintenance {
-    Never,
-    /// A pass of a new maintainer after each commit, so that runs are many and small.
-    Often,
-}
-
 /// Runs of a few rows, tables of fewer, merged by threes.
 fn small_runs() -> MaintenanceOptions {
     MaintenanceOptions {
@@ -52,6 +45,10 @@ fn small_runs() -> MaintenanceOptions {
         fan_out: 3,
         table_rows_max: 10,
         heads_held_max: 4,
+        // Compact segments of a few writes, gathered a few at a time.
+        small_object_bytes: 1500,
+        compact_bytes_max: 12 << 10,
+        rows_held_max: 30,
         ..MaintenanceOptions::default()
     }
 }
@@ -59,6 +56,17 @@ fn small_runs() -> MaintenanceOptions {
 async fn maintain(bucket: &Bucket, env: &Env) {
     let mut maintainer = Maintainer::open(bucket.appender(), small_runs(), env.clone()).await.unwrap();
     maintainer.pass(From::NewestRoot, |_| {}).await.unwrap();
+}
+
+/// A whole pass, deleting included; by a maintainer that dies after so many requests, if any.
+async fn clean(bucket: &Bucket, env: &Env, dies_after: Option<u64>) -> tidemark_gc::Result<CleanReport> {
+    let bucket = match dies_after {
+        Some(requests) => bucket.with_faults(Faults::seeded(requests).vanish_after(requests).surfacing()),
+        None => bucket.clone(),
+    };
+    let mut maintainer = Maintainer::open(bucket.appender(), small_runs(), env.clone()).await?;
+    maintainer.pass(From::NewestRoot, |_| {}).await?;
+    maintainer.clean(&bucket.deleter(), |_| {}).await
 }
 
 /// Submits one call of the model's; its last LSN is that of its last operation.
@@ -92,7 +100,8 @@ async fn submit(writer: &DomainWriter, call: &[Op]) -> Lsn {
     ticket.lsn()
 }
 
-async fn play(ops: &[Op], fates: &[Fate], maintenance: Maintenance, env: &Env) -> (Bucket, DomainModel) {
+/// Writes the history. After each commit, and each time that the writer has closed its epoch, somebody else has a turn.
+async fn play(ops: &[Op], fates: &[Fate], env: &Env, mut others: impl AsyncFnMut(&Bucket)) -> (Bucket, DomainModel) {
     let bucket = Bucket::memory();
     create_domain(&bucket.appender(), "random", env).await.unwrap();
     let mut model = DomainModel::new();
@@ -106,9 +115,7 @@ async fn play(ops: &[Op], fates: &[Fate], maintenance: Maintenance, env: &Env) -
             Fate::CommitsAll => {
                 writer.sync().await.unwrap();
                 committed = model.latest();
-                if maintenance == Maintenance::Often {
-                    maintain(&bucket, env).await;
-                }
+                others(&bucket).await;
             }
             fate => {
                 if let Fate::Closes = fate {
@@ -116,6 +123,7 @@ async fn play(ops: &[Op], fates: &[Fate], maintenance: Maintenance, env: &Env) -
                     committed = model.latest();
                 }
                 drop(writer);
+                others(&bucket).await;
                 writer = DomainWriter::open(bucket.appender(), options(), env.clone()).await.unwrap();
                 let survived = writer.last_lsn();
                 assert!(survived >= committed, "lsn {committed} was promised, the log ends at lsn {survived}");
@@ -230,6 +238,31 @@ async fn check(
     Ok(())
 }
 
+/// Each point up to `latest` that a reader is offered is as the model has it, and others are refused.
+async fn check_offered(bucket: &Bucket, model: &DomainModel, env: &Env) -> Result<u64, TestCaseError> {
+    let mut refused = 0;
+    for index in [IndexUse::Never, IndexUse::IfThere] {
+        let domain = open(bucket, index, env).await;
+        let timeline = domain.timeline();
+        for lsn in (1..=model.latest().get()).map(Lsn::new) {
+            let offered = lsn >= timeline.horizon().lsn || timeline.kept().iter().any(|kept| kept.lsn == lsn);
+            if offered {
+                check(bucket, model, lsn, index, env).await?;
+            } else {
+                let error = timeline.resolve(&PointSpec::Lsn(lsn), TimeNs::default()).await.unwrap_err();
+                prop_assert!(matches!(error, tidemark_reader::Error::NotRetained { .. }), "{}", error);
+                refused += 1;
+            }
+        }
+    }
+    Ok(refused)
+}
+
+/// What is wrong with a bucket.
+async fn damage(bucket: &Bucket) -> Vec<Damage> {
+    verify(&bucket.read_only(), &ReaderOptions::default(), |_| {}).await.unwrap().damage
+}
+
 /// Threads, and an environment whose clock and dice are its own.
 fn world(seed: u64) -> (tokio::runtime::Runtime, Env) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -248,12 +281,49 @@ proptest! {
     ) {
         let (runtime, env) = world(seed);
         runtime.block_on(async {
-            let (bucket, model) = play(&ops, &fates, Maintenance::Never, &env).await;
+            let (bucket, model) = play(&ops, &fates, &env, async |_| {}).await;
             check(&bucket, &model, model.latest(), IndexUse::Never, &env).await?;
             for pick in &picks {
                 let lsn = Lsn::new(pick.index(model.latest().get() as usize) as u64 + 1);
                 check(&bucket, &model, lsn, IndexUse::IfThere, &env).await?;
             }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+
+    #[test]
+    fn prop_cleaning_leaves_every_offered_point_as_it_was(
+        ops in any_ops(OpsShape::default()),
+        fates in prop::collection::vec(any_fate(), 100),
+        policies in prop::collection::vec((0u64..300, 0u64..600, 0u32..4, 0u32..3, prop::option::of(0u64..120)), 1..20),
+        seed in any::<u64>(),
+    ) {
+        let clock = Arc::new(ManualClock::new(TimeNs::new(1_790_000_000_000_000_000)));
+        let (runtime, env) = (world(seed).0, Env::seeded(seed, Arc::clone(&clock)));
+        runtime.block_on(async {
+            let mut policies = policies.iter().cycle();
+            let others = async |bucket: &Bucket| {
+                let (later, window, hourly, daily, dies_after) = *policies.next().expect("there is no end of them");
+                clock.advance(Duration::from_secs(later * 60));
+                let window_ns = window * 60_000_000_000;
+                let policy = Policy { window_ns, bookmarks_ns: window_ns * 2, hourly, daily, weekly: 0, monthly: 1 };
+                let domain = open(bucket, IndexUse::Never, &env).await.genesis().domain;
+                let wish = Retention { policy: Some(policy), ..Retention::everything(domain) };
+                bucket.appender().put_retention(wish.encode().unwrap()).await.unwrap();
+                let cleaned = clean(bucket, &env, dies_after).await;
+                assert!(cleaned.is_ok() || dies_after.is_some(), "{cleaned:?}");
+            };
+            let (bucket, model) = play(&ops, &fates, &env, others).await;
+            check_offered(&bucket, &model, &env).await?;
+            clean(&bucket, &env, None).await.unwrap();
+            check_offered(&bucket, &model, &env).await?;
+            // Whatever died on the way, nothing is left behind.
+            prop_assert_eq!(clean(&bucket, &env, None).await.unwrap().deleted, 0);
+            prop_assert_eq!(damage(&bucket).await, Vec::new());
+            // The index can be made anew from what is left.
+            let mut maintainer = Maintainer::open(bucket.appender(), small_runs(), env.clone()).await.unwrap();
+            maintainer.pass(From::Scratch, |_| {}).await.unwrap();
+            check_offered(&bucket, &model, &env).await?;
             Ok::<_, TestCaseError>(())
         })?;
     }
@@ -267,7 +337,7 @@ proptest! {
     ) {
         let (runtime, env) = world(seed);
         runtime.block_on(async {
-            let (bucket, model) = play(&ops, &fates, Maintenance::Often, &env).await;
+            let (bucket, model) = play(&ops, &fates, &env, async |bucket| maintain(bucket, &env).await).await;
             maintain(&bucket, &env).await;
             for pick in &picks {
                 let lsn = Lsn::new(pick.index(model.latest().get() as usize) as u64 + 1);

@@ -17,6 +17,8 @@ pub struct ReplicationOptions {
     pub seed: SeedOptions,
     /// While nothing is committed, the claim of the next epoch is looked for this often.
     pub fence_check_ms: u64,
+    /// An epoch in which something was written ends after this long, and the next one begins.
+    pub epoch_ms_max: u64,
     /// Bytes of records that the shipper reads from the log at once.
     pub read_bytes_max: u64,
     /// The log is trimmed, looked at by the throttle, and what has to be remembered is written down this often.
@@ -35,6 +37,7 @@ impl Default for ReplicationOptions {
             throttle: ThrottleOptions::default(),
             seed: SeedOptions::default(),
             fence_check_ms: 5_000,
+            epoch_ms_max: 6 * 3_600_000,
             read_bytes_max: 8 << 20,
             keep_ms: 200,
             retry_ms_first: 200,

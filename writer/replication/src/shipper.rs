@@ -50,6 +50,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Claims the domain and goes on from where the log and the bucket meet.
 pub(crate) async fn connect(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
+    let writer = claim(shared).await?;
+    shared.enter(Cause::Claimed, format!("epoch {}", writer.epoch()))?;
+    Ok(writer)
+}
+
+async fn claim(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
     let writer = DomainWriter::open(shared.bucket.appender(), shared.options.writer.clone(), shared.env.clone())
         .await
         .map_err(Error::writer("claim the domain"))?;
@@ -85,7 +91,6 @@ pub(crate) async fn connect(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
         state.take_over = TakeOver::KeepLocal;
         commit(&mut state, Lsn::new(found.next.get() - 1));
     }
-    shared.enter(Cause::Claimed, format!("epoch {}", writer.epoch()))?;
     Ok(writer)
 }
 
@@ -121,14 +126,34 @@ async fn begin_anew(shared: &Arc<Shared>, next: Lsn, writer: &DomainWriter) -> R
         .await
 }
 
-/// Replays the log from where the writer stands until something ends it.
+/// Replays the log from where the writer stands until something ends it. An epoch that has become old is ended, and the next one
+/// begun: what a successor has to read to find the log's end stays short, and maintenance may clean what the epoch wrote.
 async fn ship(shared: &Arc<Shared>) -> Result<()> {
     let Some(writer) = shared.state().writer.clone() else { return Ok(()) };
     tokio::select! {
-        ended = replay(shared, &writer) => ended,
-        ended = follow(shared, &writer) => ended,
-        ended = watch_claim(shared, &writer) => ended,
-        () = shared.wait_until(|state| state.phase != Phase::Replicating) => Ok(()),
+        ended = replay(shared, &writer) => return ended,
+        ended = follow(shared, &writer) => return ended,
+        ended = watch_claim(shared, &writer) => return ended,
+        () = shared.wait_until(|state| state.phase != Phase::Replicating) => return Ok(()),
+        () = is_old(shared, &writer) => {}
+    }
+    // What the writer has is committed now; what it has not yet is in the log, for the next one.
+    writer.close().await.map_err(Error::writer("end an epoch"))?;
+    let writer = claim(shared).await?;
+    tracing::info!(domain = %shared.domain, epoch = %writer.epoch(), "began the next epoch");
+    shared.has_moved();
+    Ok(())
+}
+
+/// Waits until the epoch is as old as it may be, and something was written in it.
+async fn is_old(shared: &Shared, writer: &DomainWriter) {
+    let began = shared.state().committed;
+    let age = Duration::from_millis(shared.options.epoch_ms_max);
+    tokio::time::sleep(age).await;
+    let mut status = writer.status();
+    // If the writer is gone, the others notice.
+    if status.wait_for(|status| status.committed > began).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

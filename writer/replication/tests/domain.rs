@@ -47,6 +47,10 @@ impl Site {
 
     /// Opens the log store anew, as after a crash, and the domain in it. Returns what its primaries may lack, too.
     async fn open(&mut self) -> (ProtectedDomain, Vec<Record>) {
+        self.open_with(options()).await
+    }
+
+    async fn open_with(&mut self, options: ReplicationOptions) -> (ProtectedDomain, Vec<Record>) {
         self.store = None;
         let store = open_store(&self.lun()).await;
         let mut lacking = Vec::new();
@@ -56,7 +60,7 @@ impl Site {
             lacking.push(record.clone());
             Ok(())
         };
-        let domain = ProtectedDomain::open(&store, self.domain, bucket, options(), env, recovered).await.unwrap();
+        let domain = ProtectedDomain::open(&store, self.domain, bucket, options, env, recovered).await.unwrap();
         self.store = Some(store);
         (domain, lacking)
     }
@@ -141,6 +145,36 @@ async fn what_is_acknowledged_while_the_bucket_is_away_is_in_it_once_it_is_back(
     assert_eq!((status.committed, status.rpo_age), (status.last_lsn, Duration::ZERO));
     let image = site.image(disk).await;
     assert!((0..100).all(|block| image[block * 512] == block as u8 + 1));
+}
+
+#[tokio::test]
+async fn an_old_epoch_ends_and_the_next_one_begins_without_a_write_being_held_or_lost() {
+    let mut site = Site::new().await;
+    let (domain, _) = site.open_with(ReplicationOptions { epoch_ms_max: 20, ..options() }).await;
+    let disk = domain.disk_add(&new_disk(), Content::Existing).await.unwrap();
+    let source = Memory(Mutex::new(contents()));
+    let epoch = || domain.status().epoch.map_or(0, |epoch| epoch.get());
+    let mut expected = contents();
+    let writes = async {
+        for n in 0.. {
+            let (block, value) = (n % DISK_BLOCKS, (n % 250) as u8 + 1);
+            // Like a primary: what is seeded later has what was written before the seed began.
+            source.0.lock().unwrap()[block as usize * 512..][..512].fill(value);
+            acked(&domain, disk, block, value).await;
+            expected[block as usize * 512..][..512].fill(value);
+            if epoch() >= 6 {
+                break;
+            }
+        }
+    };
+    let seed = async { domain.seed(disk, &source, Ends::Restorable).await.unwrap() };
+    tokio::time::timeout(PATIENCE, futures::future::join(writes, seed)).await.unwrap();
+    domain.drain().await.unwrap();
+    assert_eq!(site.image(disk).await, expected);
+    // Nothing is written: the epoch goes on.
+    let last = epoch();
+    domain.room_or(Duration::from_millis(100)).await;
+    assert!(epoch() <= last + 1);
 }
 
 #[tokio::test]

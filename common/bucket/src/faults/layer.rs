@@ -21,6 +21,9 @@ impl FaultyStore {
 
     /// Waits as long as the plan says, and fails where that changes nothing.
     async fn before(&self, op: Op, key: &str) -> Result<Verdict, Failure> {
+        if let Some(work) = self.plan.first(op, key) {
+            work.await;
+        }
         let verdict = self.plan.judge(op, key);
         if !verdict.delay.is_zero() {
             tokio::time::sleep(verdict.delay).await;

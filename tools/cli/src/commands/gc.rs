@@ -11,20 +11,24 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use tidemark_env::Env;
 use tidemark_format::{ErrorKind, Lsn};
-use tidemark_gc::{From, IndexStatus, Maintainer, MaintenanceOptions, PassReport, retention_plan, status};
+use tidemark_gc::{CleanReport, From, IndexStatus, Maintainer, MaintenanceOptions, PassReport, retention_plan, status};
 use tidemark_reader::TimeText;
 
 /// Segments that `--watch` leaves to readers until they make a run.
 const UNINDEXED_WHILE_WATCHING: usize = 16;
 
-/// Keep a domain's index, so that any point opens at once
+/// How long `--watch` waits between two cleanings: each lists the bucket.
+const CLEAN_EVERY: Duration = Duration::from_secs(900);
+
+/// Keep a domain's index, so that any point opens at once, and delete what no point needs
 #[derive(Debug, Subcommand)]
 pub(crate) enum GcCommand {
     /// Index what is final and not yet indexed, and merge what can be merged
     ///
-    /// Then points that the domain's retention no longer wishes are no longer offered.
+    /// Then points that the domain's retention no longer wishes are no longer offered, what is mostly needed by no point is written anew
+    /// without it, and what nobody needs is deleted.
     ///
-    /// Needs the right to read and to add objects; deletes nothing. Writers and readers are not disturbed, and a second
+    /// Needs the right to read, to add objects, and (but for --index-only) to delete them. Writers and readers are not disturbed, and a second
     /// maintainer does no harm: the newer one goes on, the older one stops. Stopped at any moment, the next run continues.
     Run(RunArgs),
     /// Show what the index covers
@@ -39,7 +43,10 @@ pub(crate) struct RunArgs {
     /// Go on, looking for something to do so many seconds after nothing was left
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
-    /// Change nothing; show which points would no longer be offered
+    /// Delete nothing, and write nothing but the index
+    #[arg(long)]
+    index_only: bool,
+    /// Change nothing; show which points would no longer be offered, and what would be written and deleted
     #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
 }
@@ -105,7 +112,42 @@ struct Report {
     roots: u64,
     bytes: u64,
     dropped: Vec<Dropped>,
+    cleaned: Option<Cleaned>,
     index: Option<Index>,
+}
+
+/// What was rewritten and deleted, or would be.
+#[derive(Debug, Serialize)]
+struct Cleaned {
+    replaced_segments: u64,
+    replaced_bytes: u64,
+    compact_segments: u64,
+    fetched_bytes: u64,
+    written_bytes: u64,
+    dropped_rows: u64,
+    deleted_objects: u64,
+    deleted_bytes: u64,
+    locked_objects: u64,
+    pins: u64,
+    held_back: Option<&'static str>,
+}
+
+impl std::convert::From<CleanReport> for Cleaned {
+    fn from(report: CleanReport) -> Self {
+        Self {
+            replaced_segments: report.replaced,
+            replaced_bytes: report.replaced_bytes,
+            compact_segments: report.compacts,
+            fetched_bytes: report.fetched_bytes,
+            written_bytes: report.written_bytes,
+            dropped_rows: report.rows_dropped,
+            deleted_objects: report.deleted,
+            deleted_bytes: report.deleted_bytes,
+            locked_objects: report.locked,
+            pins: report.pins,
+            held_back: report.held_back,
+        }
+    }
 }
 
 /// Points that are no longer offered.
@@ -119,6 +161,7 @@ struct Dropped {
 struct Plan {
     location: String,
     dropped: Vec<Dropped>,
+    cleaned: Cleaned,
 }
 
 impl std::convert::From<&RangeInclusive<Lsn>> for Dropped {
@@ -133,19 +176,35 @@ pub(crate) async fn run(command: GcCommand, ui: &Ui) -> anyhow::Result<Outcome> 
             let bucket = open_bucket(&args.bucket)?;
             let plan = retention_plan(&bucket.read_only(), &Env::system()).await?;
             let dropped = plan.iter().flat_map(|plan| &plan.dropped).map(Dropped::from).collect();
-            let plan = Plan { location: bucket.location(), dropped };
-            ui.answer(&plan, |plan| dropped_in_text("would no longer be offered", &plan.dropped))?;
+            let maintainer = Maintainer::open(bucket.appender(), MaintenanceOptions::default(), Env::system()).await?;
+            let cleaned = maintainer.plan_clean(plan.map(|plan| plan.after)).await?.into();
+            let plan = Plan { location: bucket.location(), dropped, cleaned };
+            ui.answer(&plan, |plan| {
+                let dropped = dropped_in_text("would no longer be offered", &plan.dropped);
+                format!("{dropped}{}", cleaned_in_text("would be ", &plan.cleaned))
+            })?;
             Ok(Outcome::Done)
         }
-        GcCommand::Run(args) => maintain(&args.bucket, From::NewestRoot, args.watch.map(Duration::from_secs), ui).await,
+        GcCommand::Run(args) => {
+            let work = if args.index_only { Work::Index } else { Work::IndexAndClean };
+            maintain(&args.bucket, work, args.watch.map(Duration::from_secs), ui).await
+        }
         GcCommand::Status(args) => show(args, ui).await,
     }
+}
+
+/// What a pass does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Index,
+    IndexAndClean,
+    Rebuild,
 }
 
 /// Makes passes until nothing is left to do, or for ever.
 pub(super) async fn maintain(
     bucket: &BucketArgs,
-    from: From,
+    work: Work,
     watch: Option<Duration>,
     ui: &Ui,
 ) -> anyhow::Result<Outcome> {
@@ -155,6 +214,9 @@ pub(super) async fn maintain(
     let options = MaintenanceOptions { unindexed_segments_max, ..MaintenanceOptions::default() };
     let mut maintainer = Maintainer::open(bucket.appender(), options, Env::system()).await?;
     let bar = ui.count_bar("indexing", 0);
+    let from = if work == Work::Rebuild { From::Scratch } else { From::NewestRoot };
+    let mut cleaned_at: Option<Duration> = None;
+    let clock = Env::system().clock;
     loop {
         let progress = |report: &PassReport| bar.say(format!("{} rows, {} merges", report.rows, report.merges));
         let passed = tokio::select! {
@@ -162,10 +224,29 @@ pub(super) async fn maintain(
             () = &mut stop => return Ok(Outcome::Interrupted),
             passed = maintainer.pass(from, progress) => passed,
         };
+        let due = cleaned_at.is_none_or(|at| clock.monotonic() >= at + CLEAN_EVERY);
+        let cleaned = if passed.is_ok() && work == Work::IndexAndClean && due {
+            cleaned_at = Some(clock.monotonic());
+            let progress = |report: &CleanReport| {
+                bar.say(format!("{} segments rewritten, {} objects deleted", report.replaced, report.deleted));
+            };
+            let deleter = bucket.deleter();
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(Outcome::Interrupted),
+                cleaned = maintainer.clean(&deleter, progress) => Some(cleaned),
+            }
+        } else {
+            None
+        };
+        let (passed, cleaned) = match cleaned.transpose() {
+            Ok(cleaned) => (passed, cleaned),
+            Err(error) => (Err(error), None),
+        };
         match (passed, watch) {
             (Ok(passed), None) => {
                 drop(bar);
-                ui.answer(&report(bucket.location(), &passed), in_text)?;
+                ui.answer(&report(bucket.location(), &passed, cleaned), in_text)?;
                 return Ok(Outcome::Done);
             }
             (Ok(passed), Some(_)) => ui.say(format!("{} segments, {} rows indexed", passed.segments, passed.rows)),
@@ -182,7 +263,7 @@ pub(super) async fn maintain(
     }
 }
 
-fn report(location: String, passed: &PassReport) -> Report {
+fn report(location: String, passed: &PassReport, cleaned: Option<CleanReport>) -> Report {
     Report {
         location,
         segments: passed.segments,
@@ -193,6 +274,7 @@ fn report(location: String, passed: &PassReport) -> Report {
         roots: passed.roots,
         bytes: passed.bytes,
         dropped: passed.dropped.iter().map(Dropped::from).collect(),
+        cleaned: cleaned.map(Cleaned::from),
         index: passed.index.as_ref().map(Index::from),
     }
 }
@@ -203,7 +285,33 @@ fn in_text(report: &Report) -> String {
         report.segments, report.rows, report.runs, report.merges, report.merged_rows, report.bytes, report.roots
     );
     let dropped = dropped_in_text("are no longer offered", &report.dropped);
-    format!("{done}\n{dropped}{}", index_in_text(report.index.as_ref()))
+    let cleaned = report.cleaned.as_ref().map_or(String::new(), |cleaned| cleaned_in_text("", cleaned));
+    format!("{done}\n{dropped}{cleaned}{}", index_in_text(report.index.as_ref()))
+}
+
+/// `would` stands in front of what was not done.
+fn cleaned_in_text(would: &str, cleaned: &Cleaned) -> String {
+    let mut out = format!(
+        "cleaned  {} segments of {} bytes {would}rewritten as {} of {} bytes; {} objects of {} bytes {would}deleted\n",
+        cleaned.replaced_segments,
+        cleaned.replaced_bytes,
+        cleaned.compact_segments,
+        cleaned.written_bytes,
+        cleaned.deleted_objects,
+        cleaned.deleted_bytes
+    );
+    if cleaned.locked_objects > 0 {
+        writeln!(out, "         {} objects are locked and stay for now", cleaned.locked_objects)
+            .expect("writing to a String cannot fail");
+    }
+    if cleaned.pins > 0 {
+        writeln!(out, "         {} pins keep what they need: see `tidemark pins`", cleaned.pins)
+            .expect("writing to a String cannot fail");
+    }
+    if let Some(why) = cleaned.held_back {
+        writeln!(out, "         {why}").expect("writing to a String cannot fail");
+    }
+    out
 }
 
 fn dropped_in_text(what: &str, dropped: &[Dropped]) -> String {

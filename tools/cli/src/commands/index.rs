@@ -1,11 +1,10 @@
 //! `tidemark index`: the index as a whole.
 
 use crate::args::BucketArgs;
-use crate::commands::gc::maintain;
+use crate::commands::gc::{Work, maintain};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
-use tidemark_gc::From;
 
 /// Make a domain's index anew
 #[derive(Debug, Subcommand)]
@@ -25,6 +24,6 @@ pub(crate) struct RebuildArgs {
 
 pub(crate) async fn run(command: IndexCommand, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
-        IndexCommand::Rebuild(args) => maintain(&args.bucket, From::Scratch, None, ui).await,
+        IndexCommand::Rebuild(args) => maintain(&args.bucket, Work::Rebuild, None, ui).await,
     }
 }

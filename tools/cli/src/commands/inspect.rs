@@ -11,8 +11,8 @@ use std::fmt::Write;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::fields::{Fields, Value};
 use tidemark_format::{
-    Claim, Expect, Genesis, Hint, KeyFamily, ObjectKey, Retention, Root, SegmentHead, SegmentHeader, TableFooter,
-    TableRef,
+    Claim, Expect, Genesis, Hint, KeyFamily, Ledger, ObjectKey, Pin, Retention, Root, SegmentHead, SegmentHeader,
+    TableFooter, TableRef,
 };
 use tidemark_reader::TimeText;
 
@@ -96,6 +96,14 @@ async fn object(bucket: &ReadOnly, key: ObjectKey, rows: bool) -> anyhow::Result
                 _ => Root::decode(&bytes, &expect)?,
             };
             json!({ "kind": "root", "fields": fields(&root.fields()) })
+        }
+        ObjectKey::Ledger { .. } => {
+            let ledger = Ledger::decode(&bucket.get(&key).await?, &expect)?;
+            json!({ "kind": "ledger", "fields": fields(&ledger.fields()) })
+        }
+        ObjectKey::Pin { .. } => {
+            let pin = Pin::decode(&bucket.get(&key).await?, genesis.domain)?;
+            json!({ "kind": "pin", "fields": fields(&pin.fields()), "until": TimeText(pin.until).to_string() })
         }
         ObjectKey::Index { .. } => table(&bucket.get(&key).await?, &expect)?,
         ObjectKey::Probe { .. } => json!({ "kind": "probe", "bytes": bucket.get(&key).await?.len() }),

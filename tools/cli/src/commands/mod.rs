@@ -13,6 +13,7 @@ mod ingest;
 mod inspect;
 mod manual;
 mod mount;
+mod pins;
 mod points;
 mod retention;
 mod runbook;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     /// Make a domain's index anew
     #[command(subcommand)]
     Index(index::IndexCommand),
+    /// List pins: who reads by which root, and until when
+    Pins(pins::PinsArgs),
     /// Choose how long a domain's points stay
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
@@ -94,6 +97,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Drva(args) => drva::run(args, ui).await,
         Command::Gc(command) => gc::run(command, ui).await,
         Command::Index(command) => index::run(command, ui).await,
+        Command::Pins(args) => pins::run(args, ui).await,
         Command::Retention(command) => retention::run(command, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),

@@ -16,7 +16,10 @@ use tidemark_fuse::{
     Access, LiveDisk, LiveTree, MountHandle, MountOptions, ServeOptions, TreeOptions, Unmounted, mount, open_disks,
 };
 use tidemark_overlay::{HydrateOptions, Hydrator, Rate};
-use tidemark_reader::{Domain, PointSpec, ReaderOptions};
+use tidemark_reader::{Domain, PinOptions, PointSpec, ReaderOptions};
+
+/// How long what a mount reads by stays after the mount died.
+const PIN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Mount a domain's disks, at all points in time or at one
 ///
@@ -49,6 +52,9 @@ pub(crate) struct MountArgs {
     /// Memory for disk contents
     #[arg(long, value_name = "BYTES", default_value = "256M")]
     cache: SizeBytes,
+    /// Write no pin into the bucket: what maintenance deletes meanwhile may be missed
+    #[arg(long)]
+    no_pin: bool,
     /// A read that waits for the bucket longer than this fails with EIO
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     deadline: u64,
@@ -76,13 +82,20 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     // Listening from before the mount is there, so that no signal leaves it behind.
     let mut stop = std::pin::pin!(interrupted());
     let deadline = Duration::from_secs(args.deadline.max(1));
-    let reader = ReaderOptions { cache_bytes_max: args.cache.get(), request_deadline: deadline, ..Default::default() };
     let bucket = open_bucket(&args.bucket)?;
+    let pin = (!args.no_pin).then(|| PinOptions {
+        pinner: bucket.pinner(),
+        owner: format!("tidemark mount {}", args.dir.display()),
+        lifetime: PIN_LIFETIME,
+    });
+    let cache_bytes_max = args.cache.get();
+    let reader = ReaderOptions { cache_bytes_max, request_deadline: deadline, pin, ..Default::default() };
     let opened = tokio::select! {
         biased;
         () = &mut stop => return Ok(Outcome::Interrupted),
         domain = open_domain(&bucket, reader) => domain?,
     };
+    let domain = opened.clone();
     let timeline = opened.timeline();
     let env = Env::system();
     let serve = ServeOptions {
@@ -139,6 +152,9 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         let name = format!("{}/{}", disk.vm, disk.name);
         let closed = tokio::task::spawn_blocking(move || disk.overlay.close()).await.context("close an overlay")?;
         closed.with_context(|| format!("close the overlay of {name}"))?;
+    }
+    if let Err(error) = domain.unpin().await {
+        ui.warn(format!("{:#}; it runs out within the hour", anyhow::Error::from(error)));
     }
     ended
 }

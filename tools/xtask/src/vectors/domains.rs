@@ -152,7 +152,7 @@ impl Owner {
         let plain: Vec<u8> = rows.iter().flat_map(|(_, letters)| blocks_of(letters)).collect();
         let frames: Vec<_> =
             plain.chunks(2048).map(|plain| compress_frame(plain, 1).expect("a whole number of blocks")).collect();
-        let base = identity.kind == SegmentKind::Base;
+        let base = matches!(identity.kind, SegmentKind::Base | SegmentKind::Compact);
         let head = seal_segment(&SegmentDraft {
             identity,
             first_lsn: Lsn::new(first),
@@ -234,6 +234,73 @@ fn grown_from(tail_of: fn(&Bucket, Option<Tail>) -> Option<Tail>) -> Owner {
     owner
 }
 
+/// `grown` after a pass that keeps points 4 and 9 of epoch 1, and everything from its end on.
+fn cleaned() -> Owner {
+    let mut owner = grown();
+    let claim = |epoch| Claim { role: Role::Maintenance, epoch: Epoch::new(epoch), ..super::positives::claim() };
+    for epoch in 1..=4 {
+        owner.bucket.insert(claim(epoch).key(), claim(epoch).encode());
+    }
+    let mark = |lsn: u64| Mark { lsn: Lsn::new(lsn), time: at_ms(if lsn > 5 { 20 } else { 10 }) };
+    let retained = Retained { horizon: mark(9), kept: vec![mark(4)] };
+    let tail = ObjectKey::Log { epoch: Epoch::new(1), seq: Seq::new(2) };
+    let expect = Expect { domain: domain(), key: tail };
+    let header = SegmentHeader::decode(&owner.bucket[&tail]).expect("it was sealed");
+    header.check_identity(&expect).expect("it lies there");
+    let compact = |owner: &mut Owner, epoch, seq, (first, last), rows: &[(Row, &str)], events: &[Event], ms| {
+        let (kind, role) = (SegmentKind::Compact, Role::Maintenance);
+        let identity =
+            SegmentIdentity { kind, role, epoch: Epoch::new(epoch), seq: Seq::new(seq), ..owner.identity(kind, seq) };
+        let times = [TimeStep { lsn: Lsn::new(first), time: at_ms(ms) }];
+        let header_hash = owner.seal(identity, (first, last, 0), &times, rows, events);
+        let (epoch, seq, last_lsn) = (identity.epoch, identity.seq, Lsn::new(last));
+        LedgerPart { kind, epoch, first: seq, last: seq, last_lsn, header_hash }
+    };
+    let first = [
+        (row(1, 0, 16, 2, RowKind::Zero), ""),
+        (row(1, 2, 2, 4, RowKind::Data), "ab"),
+        (row(1, 3, 3, 5, RowKind::Data), "cde"),
+    ];
+    let disk = DiskId::new(1);
+    let (vm, name) = ("db".to_owned(), "vda".to_owned());
+    let added =
+        [event(1, EventBody::DiskAdd { disk, vm, name, blocks: 16 }), event(3, EventBody::ConsistentFrom { disk })];
+    let second = [(row(1, 4, 2, 6, RowKind::Unmap), ""), (row(1, 15, 1, 9, RowKind::Data), "f")];
+    let parts = vec![
+        compact(&mut owner, 3, 1, (1, 5), &first, &added, 10),
+        compact(&mut owner, 3, 2, (6, 9), &second, &[], 20),
+    ];
+    let through = Through {
+        epoch: Epoch::new(1),
+        seq: Seq::new(2),
+        header_hash: header.header_hash,
+        lsn: header.last_lsn,
+        time: header.last_time,
+    };
+    let epochs = vec![EpochStart { epoch: Epoch::new(1), first_lsn: Lsn::new(1) }];
+    let (domain, first_time) = (domain(), at_ms(10));
+    let ledger = Ledger { domain, epoch: Epoch::new(3), through, first_time, epochs, parts, retained };
+    // An older one that nobody may go by any more.
+    let older = Ledger {
+        epoch: Epoch::new(2),
+        parts: vec![LedgerPart {
+            kind: SegmentKind::Log,
+            epoch: Epoch::new(1),
+            first: Seq::new(1),
+            last: Seq::new(2),
+            last_lsn: through.lsn,
+            header_hash: through.header_hash,
+        }],
+        retained: Retained { horizon: Mark { lsn: Lsn::new(1), time: first_time }, kept: Vec::new() },
+        ..ledger.clone()
+    };
+    for ledger in [ledger, older] {
+        owner.bucket.insert(ledger.key(), ledger.encode().expect("a sample keeps the rules"));
+    }
+    owner.bucket.retain(|key, _| !matches!(key, ObjectKey::Log { epoch, .. } if epoch.get() == 1));
+    owner
+}
+
 pub(super) fn all() -> Vec<Domain> {
     let good = |name: &str, about: &str, rules: &[&'static str], owner: Owner| Domain {
         name: name.to_owned(),
@@ -266,6 +333,12 @@ pub(super) fn all() -> Vec<Domain> {
             "a segment that a clone of the owner wrote where the log ends, with a hash of a segment of its own",
             &["R-3", "F-7"],
             cloned,
+        ),
+        good(
+            "cleaned",
+            "epoch 1 replaced by two compact segments, two of its points kept; older ledgers and orphans not yet deleted",
+            &["LG-2", "LG-4", "CS-1", "RN-1"],
+            cleaned(),
         ),
         good("overtaken", "a newer claim without CUT: only what was acknowledged is final", &["R-4"], overtaken),
     ];

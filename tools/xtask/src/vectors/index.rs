@@ -65,6 +65,26 @@ pub(super) fn all() -> Vec<Vector> {
     let bytes = wish.encode().expect("a valid wish");
     all.push(good("retention", "a policy and a hold for ever", &["RN-3"], ObjectKey::Retention, &bytes, true));
 
+    let ledger = ledger();
+    let bytes = ledger.encode().expect("a valid ledger");
+    all.push(good(
+        "ledger",
+        "a compact segment between log segments of two epochs",
+        &["LG-1", "RN-2"],
+        ledger.key(),
+        &bytes,
+        true,
+    ));
+    let pin = Pin {
+        domain: domain(),
+        epoch: EPOCH,
+        seq: Seq::new(2),
+        until: at_ms(3_600_000),
+        owner: "tidemark mount".into(),
+    };
+    all.push(good("pin", "a root that somebody reads by", &[], ObjectKey::Pin { nonce: [7; 16] }, &pin.encode(), true));
+    all.extend(bad_ledgers(&ledger));
+
     let mut bad = |name: &str, about: &str, rules: &[&'static str], expect, bytes: Vec<u8>, error| {
         let (name, about, rules) = (name.to_owned(), about.to_owned(), rules.to_vec());
         all.push(Vector { name, about, rules, expect, bytes, canonical: false, error: Some(error) });
@@ -153,6 +173,59 @@ fn events() -> (Vec<u8>, TableRef) {
     ];
     let row = |(lsn, body)| EventRow { event: event(lsn, body), time: at_ms(lsn * 10) };
     build(3, (1..).zip(bodies).map(row).collect())
+}
+
+fn ledger() -> Ledger {
+    let part = |kind, epoch, first, last, lsn| LedgerPart {
+        kind,
+        epoch: Epoch::new(epoch),
+        first: Seq::new(first),
+        last: Seq::new(last),
+        last_lsn: Lsn::new(lsn),
+        header_hash: [lsn as u8; 32],
+    };
+    let (log, compact) = (SegmentKind::Log, SegmentKind::Compact);
+    let mark = |lsn: u64| Mark { lsn: Lsn::new(lsn), time: at_ms(lsn * 10) };
+    Ledger {
+        domain: domain(),
+        epoch: EPOCH,
+        through: Through {
+            epoch: Epoch::new(2),
+            seq: Seq::new(3),
+            header_hash: [60; 32],
+            lsn: Lsn::new(60),
+            time: at_ms(600),
+        },
+        first_time: at_ms(100),
+        epochs: vec![
+            EpochStart { epoch: Epoch::new(1), first_lsn: Lsn::new(1) },
+            EpochStart { epoch: Epoch::new(2), first_lsn: Lsn::new(41) },
+        ],
+        parts: vec![part(log, 1, 1, 2, 10), part(compact, 5, 1, 1, 30), part(log, 1, 7, 7, 40), part(log, 2, 1, 3, 60)],
+        retained: Retained { horizon: mark(45), kept: vec![mark(10), mark(25)] },
+    }
+}
+
+/// A ledger that breaks LG-1 cannot be made by the codec, so each is a good one with its fields changed.
+fn bad_ledgers(good: &Ledger) -> Vec<Vector> {
+    let bad = |name: &str, about: &str, change: &dyn Fn(&mut Ledger)| {
+        let mut ledger = good.clone();
+        change(&mut ledger);
+        let expect = Expect { domain: domain(), key: good.key() };
+        let bytes = crate::forge::record(5, 1, &ledger.fields().to_cbor());
+        let (name, about, rules) = (format!("bad-ledger-{name}"), about.to_owned(), vec!["LG-1"]);
+        Vector { name, about, rules, expect, bytes, canonical: false, error: Some("Field") }
+    };
+    vec![
+        bad("order", "a part that ends before the one in front of it", &|ledger| ledger.parts.swap(1, 2)),
+        bad("crowded", "a part with more objects than LSNs", &|ledger| ledger.parts[0].last = Seq::new(11)),
+        bad("backwards", "a part whose last object comes before its first", &|ledger| {
+            ledger.parts[3].first = Seq::new(4)
+        }),
+        bad("compact-run", "two compact segments in one part", &|ledger| ledger.parts[1].last = Seq::new(2)),
+        bad("later-compact", "a compact segment of a later epoch", &|ledger| ledger.parts[1].epoch = Epoch::new(6)),
+        bad("short", "the last part ends before the tail", &|ledger| ledger.parts.truncate(3)),
+    ]
 }
 
 fn root(tables: Vec<TableRef>) -> Root {

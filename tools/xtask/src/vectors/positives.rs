@@ -93,7 +93,7 @@ impl Sample {
         self.rows.sort_by_key(|row| (row.disk, row.extent.start, row.lsn));
         let stored: Vec<_> =
             self.frames.iter().map(|plain| compress_frame(plain, 1).expect("a whole number of blocks")).collect();
-        let base = self.identity.kind == SegmentKind::Base;
+        let base = matches!(self.identity.kind, SegmentKind::Base | SegmentKind::Compact);
         let head = seal_segment(&SegmentDraft {
             identity: self.identity,
             first_lsn: Lsn::new(self.first),
@@ -318,7 +318,31 @@ fn bases() -> Vec<Vector> {
     let about = "a base segment of the maintenance role, seq 0";
     let key = key(Role::Maintenance, 5, 0);
     let by_maintenance = vector("base-maintenance", about, &["R-1"], key, base_bytes(Role::Maintenance, 5, 0));
-    vec![by_writer, by_maintenance]
+    let key = ObjectKey::Base { role: Role::Maintenance, epoch: Epoch::new(5), seq: Seq::new(1) };
+    let about = "what retained points need of 21 LSNs, in place of the log segments that held them";
+    let compact = vector("compact", about, &["H-5", "CS-1", "CS-2"], key, compact_bytes());
+    vec![by_writer, by_maintenance, compact]
+}
+
+/// What is left of LSNs 100 to 120: two versions of a block, a part of a row, zeros, and an event.
+pub(super) fn compact_bytes() -> Vec<u8> {
+    Sample {
+        identity: SegmentIdentity { role: Role::Maintenance, ..identity(SegmentKind::Compact, 5, 1) },
+        first: 100,
+        last: 120,
+        acked: 0,
+        times: vec![step(100, 0), step(107, 40), step(118, 95)],
+        rows: vec![
+            row(1, 64, 2, 101, RowKind::Data),
+            row(1, 64, 1, 107, RowKind::Data),
+            row(1, 70, 3, 107, RowKind::Data),
+            row(2, 0, 4, 120, RowKind::Zero),
+        ],
+        events: vec![event(118, EventBody::DiskRemove { disk: DiskId::new(3) })],
+        frames: vec![text(6 * 512, "compact ")],
+        ..Sample::log(1, 100, 120)
+    }
+    .seal()
 }
 
 pub(super) fn cut_bytes(epoch: u64, cut: &Cut) -> Vec<u8> {
