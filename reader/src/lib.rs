@@ -38,4 +38,4 @@ pub use pins::PinOptions;
 pub use point::{Point, PointSpec, SpanText, TimeText, parse_span};
 pub use replay::{Part, ReplaySink, Step};
 pub use timeline::{Bookmark, DiskAt, DiskName, Gap, IndexMemory, Timeline, VmConfig};
-pub use verify::{Damage, DamagedBlocks, VerifyProgress, VerifyReport, verify};
+pub use verify::{Damage, DamagedBlocks, Sample, VerifyProgress, VerifyReport, verify, verify_sample};

@@ -8,7 +8,7 @@ use common::{LogBuilder, noise, small_options};
 use std::path::{Path, PathBuf};
 use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
 use tidemark_format::{DiskId, Epoch, EventBody, Extent, Lsn, ObjectKey, Role, Seq};
-use tidemark_reader::{VerifyReport, verify};
+use tidemark_reader::{Sample, VerifyReport, verify, verify_sample};
 
 struct Dir {
     dir: tempfile::TempDir,
@@ -188,4 +188,82 @@ async fn what_nothing_refers_to_is_listed_and_harmless() {
     assert!(report.unreferenced.contains(&orphan.to_string()));
     // The copy names itself by another key: it is damage and nothing refers to it.
     assert_eq!(report.damage.len(), 1, "{:#?}", report.damage);
+}
+
+/// A domain of frames that do not compress, and which bytes of which object each of them is.
+async fn frames() -> (Dir, Vec<(PathBuf, std::ops::Range<u64>)>) {
+    let dir = bucket().await;
+    let mut all = Vec::new();
+    let read_only = dir.log.bucket.read_only();
+    let domain = tidemark_format::Genesis::decode(&read_only.get(&ObjectKey::Genesis).await.unwrap()).unwrap().domain;
+    for path in files(dir.dir.path()) {
+        let name = path.strip_prefix(dir.dir.path()).unwrap().to_str().unwrap().to_owned();
+        let Ok(key @ (ObjectKey::Log { .. } | ObjectKey::Base { .. })) = name.parse::<ObjectKey>() else { continue };
+        let bytes = read_only.get(&key).await.unwrap();
+        let head = tidemark_format::SegmentHead::decode(&bytes, &tidemark_format::Expect { domain, key }).unwrap();
+        all.extend((0..head.frames.len()).map(|frame| (path.clone(), head.frames.object_range(frame).unwrap())));
+    }
+    (dir, all)
+}
+
+impl Dir {
+    async fn sample(&self, share: f64, seed: u64) -> VerifyReport {
+        let sample = Sample::new(share, seed).unwrap();
+        verify_sample(&self.log.bucket.read_only(), &small_options(), sample, |_| ()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_sample_of_all_frames_finds_what_a_full_check_finds() {
+    let (dir, frames) = frames().await;
+    let clean = dir.verify().await;
+    assert_eq!(dir.sample(1.0, 5).await, clean);
+    for (path, range) in frames.iter().step_by(3) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[range.end as usize - 1] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let full = dir.verify().await;
+    assert_eq!(full.damage.len(), frames.len().div_ceil(3));
+    assert_eq!(dir.sample(1.0, 5).await.damage, full.damage);
+}
+
+#[tokio::test]
+async fn a_sample_finds_planted_damage_as_often_as_its_share_says() {
+    let (dir, frames) = frames().await;
+    let (path, range) = &frames[frames.len() / 2];
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[range.start as usize] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let (mut found, mut checked, runs) = (0.0, 0.0, 400);
+    for seed in 0..runs {
+        let report = dir.sample(0.25, seed).await;
+        assert_eq!(report.frames + report.frames_skipped, frames.len() as u64);
+        assert!(report.damage.len() <= 1);
+        found += report.damage.len() as f64;
+        checked += report.frames as f64;
+        assert_eq!((report, seed), (dir.sample(0.25, seed).await, seed), "the same seed looks at the same frames");
+    }
+    // Within five standard deviations.
+    let fair = |hits: f64, of: f64| (hits - of * 0.25).abs() <= 5.0 * (of * 0.25 * 0.75).sqrt();
+    assert!(fair(found, f64::from(runs as u32)), "{found} of {runs}");
+    assert!(fair(checked, f64::from(runs as u32) * frames.len() as f64), "{checked} frames in {runs} runs");
+}
+
+#[tokio::test]
+async fn a_small_sample_reads_little_and_still_every_head() {
+    let (dir, _) = frames().await;
+    let nothing = f64::MIN_POSITIVE;
+    let (full, sampled) = (dir.verify().await, dir.sample(nothing, 1).await);
+    assert_eq!((sampled.frames, sampled.frames_skipped), (0, full.frames));
+    assert_eq!((sampled.rows, sampled.events, sampled.lsns), (full.rows, full.events, full.lsns));
+    assert!(sampled.is_clean() && sampled.bytes <= full.bytes, "{sampled:?}");
+    let path = dir.path(segment(2, 1));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[520] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(!dir.sample(nothing, 1).await.is_clean(), "a head is damaged");
+    bytes[520] ^= 1;
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(!dir.sample(nothing, 1).await.is_clean(), "an object lacks its end");
 }

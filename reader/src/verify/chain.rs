@@ -57,8 +57,9 @@ impl Findings {
             (_, Found::Damaged(what)) => damage(report, what),
             (_, Found::Gone) => damage(report, "the store lists it but does not have it".into()),
             (_, Found::Segment(checked)) => {
-                let Checked { head, frames, rows, problems } = *checked;
+                let Checked { head, frames, frames_skipped, rows, problems, .. } = *checked;
                 report.frames += frames;
+                report.frames_skipped += frames_skipped;
                 report.rows += rows;
                 report.events += head.as_ref().map_or(0, |h| h.events.len() as u64);
                 let lsns = head.as_ref().and_then(lsns_of);

@@ -3,10 +3,14 @@
 //! Checks: each object by itself ([`object`]: hashes, lengths, frames, dense LSNs), then all of them together ([`chain`]:
 //! claims, CUTs, hash chain, disks, base objects). Objects are read in ranges, so memory is bounded whatever their size.
 //! This is the one place of the reader that lists: it also reports what nothing refers to.
+//! A routine check looks at everything but the frames, and at a [`Sample`] of those.
 //! Not here: repair.
 
 mod chain;
 mod object;
+mod sample;
+
+pub use sample::Sample;
 
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
@@ -70,6 +74,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Frames decoded.
     pub frames: u64,
+    /// Frames that a sample left out.
+    pub frames_skipped: u64,
     /// Index rows checked.
     pub rows: u64,
     /// Events checked.
@@ -111,6 +117,29 @@ pub struct VerifyProgress {
 pub async fn verify(
     bucket: &ReadOnly,
     options: &ReaderOptions,
+    progress: impl FnMut(VerifyProgress),
+) -> Result<VerifyReport> {
+    check_all(bucket, options, None, progress).await
+}
+
+/// As [`verify`], but of the frames only a sample is read: for routine, at a small part of the cost. Whatever names data is read in
+/// full.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_sample(
+    bucket: &ReadOnly,
+    options: &ReaderOptions,
+    sample: Sample,
+    progress: impl FnMut(VerifyProgress),
+) -> Result<VerifyReport> {
+    check_all(bucket, options, Some(sample), progress).await
+}
+
+async fn check_all(
+    bucket: &ReadOnly,
+    options: &ReaderOptions,
+    sample: Option<Sample>,
     mut progress: impl FnMut(VerifyProgress),
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
@@ -127,7 +156,7 @@ pub async fn verify(
     // Tasks of their own, so that several cores hash and decompress.
     let checks = keys.iter().map(|&(key, len)| {
         let bucket = bucket.clone();
-        let task = tokio::spawn(async move { check(&bucket, domain, key, len, absent_retries).await });
+        let task = tokio::spawn(async move { check(&bucket, domain, key, len, sample, absent_retries).await });
         async move { task.await.unwrap_or(Err(Error::TaskLost)) }
     });
     let mut checks = stream::iter(checks).buffered(OBJECTS_AT_A_TIME);
@@ -136,8 +165,12 @@ pub async fn verify(
         let (key, len) = keys[at];
         at += 1;
         report.objects += 1;
-        report.bytes += len;
-        findings.take(key, found?, &mut report);
+        let found = found?;
+        report.bytes += match &found {
+            Found::Segment(checked) => checked.bytes,
+            _ => len,
+        };
+        findings.take(key, found, &mut report);
         seen.objects_done += 1;
         seen.bytes_done += len;
         seen.damage = report.damage.len() as u64;
@@ -210,13 +243,20 @@ async fn identify(bucket: &ReadOnly, keys: &[(ObjectKey, u64)], report: &mut Ver
     Err(Error::NoDomain { location: bucket.location() })
 }
 
-async fn check(bucket: &ReadOnly, domain: DomainId, key: ObjectKey, len: u64, absent_retries: u32) -> Result<Found> {
+async fn check(
+    bucket: &ReadOnly,
+    domain: DomainId,
+    key: ObjectKey,
+    len: u64,
+    sample: Option<Sample>,
+    absent_retries: u32,
+) -> Result<Found> {
     let store = |source| Error::Store { key, source };
     let expect = Expect { domain, key };
     for attempt in 0.. {
         let small = match key {
             ObjectKey::Log { .. } | ObjectKey::Base { .. } => {
-                object::check(bucket, &expect, len).await.map(|checked| Found::Segment(Box::new(checked)))
+                object::check(bucket, &expect, len, sample).await.map(|checked| Found::Segment(Box::new(checked)))
             }
             ObjectKey::Probe { .. }
             | ObjectKey::Pin { .. }

@@ -1,6 +1,6 @@
-//! Checks one segment by itself: header, sections, length, every frame, every LSN.
+//! Checks one segment by itself: header, sections, length, frames, every LSN.
 
-use super::DamagedBlocks;
+use super::{DamagedBlocks, Sample};
 use crate::frames::decode;
 use bytes::{Bytes, BytesMut};
 use tidemark_bucket::{Error, ReadOnly};
@@ -11,6 +11,8 @@ use tidemark_history::Segment;
 
 /// Bytes that are read at a time.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
+/// The same at the front of an object of which only a sample is looked at: that usually holds its head.
+const HEAD_BYTES: u64 = 128 << 10;
 
 /// A segment and what is wrong with it.
 #[derive(Debug)]
@@ -18,7 +20,11 @@ pub(super) struct Checked {
     /// Its head, if that can be decoded. The index is gone: it has been checked.
     pub(super) head: Option<Head>,
     pub(super) frames: u64,
+    /// Frames that are not in the sample.
+    pub(super) frames_skipped: u64,
     pub(super) rows: u64,
+    /// Bytes that were read.
+    pub(super) bytes: u64,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -40,8 +46,9 @@ pub(super) struct Problem {
 }
 
 impl Checked {
-    fn broken(what: String) -> Self {
-        Self { head: None, frames: 0, rows: 0, problems: vec![Problem { what, blocks: Vec::new() }] }
+    fn broken(what: String, bytes: u64) -> Self {
+        let problems = vec![Problem { what, blocks: Vec::new() }];
+        Self { head: None, frames: 0, frames_skipped: 0, rows: 0, bytes, problems }
     }
 
     fn problem(&mut self, what: impl Into<String>) {
@@ -49,7 +56,7 @@ impl Checked {
     }
 }
 
-/// Reads an object in order, range by range.
+/// Reads an object in order, range by range, or only some of it.
 struct Stream<'a> {
     bucket: &'a ReadOnly,
     expect: &'a Expect,
@@ -57,6 +64,9 @@ struct Stream<'a> {
     /// Bytes `at - buffer.len() .. at` of the object.
     buffer: Bytes,
     at: u64,
+    /// What is asked for beside what is needed, so that requests are few.
+    ahead: u64,
+    bytes: u64,
 }
 
 impl Stream<'_> {
@@ -68,10 +78,13 @@ impl Stream<'_> {
     async fn take(&mut self, from: u64, to: u64) -> Result<Bytes, Error> {
         let to = to.min(self.len);
         let from = from.min(to);
+        if from > self.at {
+            (self.at, self.buffer) = (from, Bytes::new());
+        }
         if to > self.at {
             let keep =
                 self.buffer.slice((from.max(self.start()) - self.start()).min(self.buffer.len() as u64) as usize..);
-            let end = (self.at + RANGE_BYTES).max(to).min(self.len);
+            let end = (self.at + self.ahead).max(to).min(self.len);
             let more = match self.bucket.get_range(&self.expect.key, self.at..end).await {
                 // Shorter than listed: what is there is checked, and its length will not fit.
                 Err(error) if error.kind() == ErrorKind::DataLoss => {
@@ -81,6 +94,7 @@ impl Stream<'_> {
                 other => other?,
             };
             self.at += more.len() as u64;
+            self.bytes += more.len() as u64;
             let mut joined = BytesMut::with_capacity(keep.len() + more.len());
             joined.extend_from_slice(&keep);
             joined.extend_from_slice(&more);
@@ -92,31 +106,37 @@ impl Stream<'_> {
     }
 }
 
-/// Checks the segment that must lie at `expect.key` and has `len` bytes.
-pub(super) async fn check(bucket: &ReadOnly, expect: &Expect, len: u64) -> Result<Checked, Error> {
+/// Checks the segment that must lie at `expect.key` and has `len` bytes: all frames, or those of a sample.
+pub(super) async fn check(
+    bucket: &ReadOnly,
+    expect: &Expect,
+    len: u64,
+    sample: Option<Sample>,
+) -> Result<Checked, Error> {
     if len > OBJECT_BYTES_MAX {
-        return Ok(Checked::broken(format!("it has {len} bytes, at most {OBJECT_BYTES_MAX} are allowed")));
+        return Ok(Checked::broken(format!("it has {len} bytes, at most {OBJECT_BYTES_MAX} are allowed"), 0));
     }
-    let mut stream = Stream { bucket, expect, len, buffer: Bytes::new(), at: 0 };
+    let ahead = if sample.is_some() { HEAD_BYTES } else { RANGE_BYTES };
+    let mut stream = Stream { bucket, expect, len, buffer: Bytes::new(), at: 0, ahead, bytes: 0 };
     let front = stream.take(0, HEADER_BYTES as u64).await?;
     let header = match SegmentHeader::decode(&front) {
         Ok(header) => header,
-        Err(error) => return Ok(Checked::broken(error.to_string())),
+        Err(error) => return Ok(Checked::broken(error.to_string(), stream.bytes)),
     };
     let front = stream.take(0, header.head_len).await?;
     let head = match SegmentHead::decode(&front, expect) {
         Ok(head) => head,
         Err(error) => {
             // The header is whole, so the chain can go on past the object; everything in it is lost.
-            let mut checked = Checked::broken(error.to_string());
+            let mut checked = Checked::broken(error.to_string(), stream.bytes);
             if header.identity.key() == expect.key && header.identity.domain == expect.domain {
                 checked.head = Some(Head { header, readable: false, events: Vec::new(), cut: None });
             }
             return Ok(checked);
         }
     };
-    let mut checked =
-        Checked { head: None, frames: head.frames.len() as u64, rows: head.index.row_count(), problems: Vec::new() };
+    let rows = head.index.row_count();
+    let mut checked = Checked { head: None, frames: 0, frames_skipped: 0, rows, bytes: 0, problems: Vec::new() };
     if let Err(error) = head.check_total_len(len) {
         checked.problem(error.to_string());
     }
@@ -124,7 +144,15 @@ pub(super) async fn check(bucket: &ReadOnly, expect: &Expect, len: u64) -> Resul
         checked.problem(error.to_string());
     }
     let segment = Segment { uid: 0, key: expect.key, head };
+    if sample.is_some() {
+        stream.ahead = 0;
+    }
     for frame in 0..segment.head.frames.len() {
+        if sample.is_some_and(|sample| !sample.has(&expect.key, frame)) {
+            checked.frames_skipped += 1;
+            continue;
+        }
+        checked.frames += 1;
         let Some(range) = segment.head.frames.object_range(frame) else { break };
         let stored = stream.take(range.start, range.end).await?;
         if let Err(error) = decode(&segment, frame as u32, &stored) {
@@ -139,6 +167,7 @@ pub(super) async fn check(bucket: &ReadOnly, expect: &Expect, len: u64) -> Resul
     if stream.len != len {
         checked.problem(format!("it ends before the {len} bytes that the store lists"));
     }
+    checked.bytes = stream.bytes;
     let SegmentHead { header, events, cut, .. } = segment.head;
     checked.head = Some(Head { header, readable: true, events, cut });
     Ok(checked)

@@ -98,6 +98,10 @@ fn usage_errors_exit_2_and_secrets_in_urls_are_refused() {
         &["export", "b", "--disk", "vm/d", "--at", "yesterday", "out"],
         &["ingest", "b", "--disk", "vm/d", "--format", "raw", "--size", "513", "f"],
         &["inspect", "b", "log/1/2"],
+        &["verify", "b", "--sample", "0%"],
+        &["verify", "b", "--sample", "101%"],
+        &["verify", "b", "--sample", "5"],
+        &["verify", "b", "--seed", "5"],
     ] {
         let ran = tidemark().run(args);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{args:?}: {ran:?}");
@@ -122,6 +126,15 @@ fn json_answers_have_the_members_that_were_promised() {
     assert_eq!(members(&verified), promised("verify"));
     assert_eq!((&verified["intact"], &verified["last_lsn"]), (&Value::Bool(true), &464.into()));
     assert_eq!(verified["damage"], Value::Array(vec![]));
+
+    let sample = ["verify", &url, "--sample", "50%", "--seed", "7"];
+    let sampled = json(&sample);
+    assert_eq!(members(&sampled), promised("verify"));
+    let wanted =
+        serde_json::json!({ "share": 0.5, "seed": 7, "frames_total": verified["frames"], "finds_damaged_frames": 7 });
+    assert_eq!(sampled["sample"], wanted);
+    assert!(sampled["frames"].as_u64() < verified["frames"].as_u64() && sampled["intact"] == true, "{sampled}");
+    assert_eq!(json(&sample), sampled, "the same seed looks at the same frames");
 
     let explained = json(&["explain", &url, "--disk", "web1/root", "--offset", "1024"]);
     assert_eq!(members(&explained), promised("explain"));

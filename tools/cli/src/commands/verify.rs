@@ -8,16 +8,33 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use tidemark_env::Env;
 use tidemark_format::DiskId;
-use tidemark_reader::{Damage, ReaderOptions, verify};
+use tidemark_reader::{Damage, ReaderOptions, Sample, VerifyProgress, verify, verify_sample};
 
 /// Check every hash, chain and position in a bucket
 ///
 /// Reads every object once. Damage is named as disk, byte range and interval of LSNs. Exits 13 if there is any.
+///
+/// With --sample reads all that names data, but of the data itself only such a share of frames, each with the same chance: a cheap
+/// check for every day. It says how much damage it cannot miss. Each run looks at other frames, unless --seed repeats one.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     bucket: BucketArgs,
+    /// Check this share of all frames only
+    #[arg(long, value_name = "SHARE%", value_parser = share)]
+    sample: Option<f64>,
+    /// Which frames a sample has: those of the run that said this number
+    #[arg(long, value_name = "N", requires = "sample")]
+    seed: Option<u64>,
+}
+
+/// A share in percent, as a number above 0 and at most 1.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    let share = percent.map(|percent| percent / 100.0).filter(|share| Sample::new(*share, 0).is_some());
+    share.ok_or_else(|| "it is a share above 0% and at most 100%, such as 1%".to_owned())
 }
 
 #[derive(Debug, Serialize)]
@@ -27,6 +44,8 @@ struct Report {
     objects: u64,
     bytes: u64,
     frames: u64,
+    /// `None`: all frames were checked.
+    sample: Option<SampleReport>,
     rows: u64,
     events: u64,
     first_lsn: Option<u64>,
@@ -34,6 +53,15 @@ struct Report {
     damage: Vec<DamageReport>,
     /// Keys that nothing refers to: left by a crash, harmless.
     unreferenced: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SampleReport {
+    share: f64,
+    seed: u64,
+    frames_total: u64,
+    /// If so many frames are damaged, one at least is found with a probability of 99 %.
+    finds_damaged_frames: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,8 +91,17 @@ pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let bar = ui.bytes_bar("verify", Some(0));
     let options = ReaderOptions::default();
     let read_only = bucket.read_only();
+    let progress = |progress: VerifyProgress| bar.set(progress.bytes_done, progress.bytes_total);
+    let seed = args.seed.unwrap_or_else(|| Env::system().entropy.number());
+    let sample = args.sample.and_then(|share| Sample::new(share, seed));
+    let work = async {
+        match sample {
+            Some(sample) => verify_sample(&read_only, &options, sample, progress).await,
+            None => verify(&read_only, &options, progress).await,
+        }
+    };
     let verified = tokio::select! {
-        verified = verify(&read_only, &options, |progress| bar.set(progress.bytes_done, progress.bytes_total)) => verified?,
+        verified = work => verified?,
         () = interrupted() => return Err(Refused::interrupted("stopped; nothing is known of the rest").into()),
     };
     drop(bar);
@@ -83,6 +120,12 @@ pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         objects: verified.objects,
         bytes: verified.bytes,
         frames: verified.frames,
+        sample: sample.map(|sample| SampleReport {
+            share: sample.share(),
+            seed: sample.seed(),
+            frames_total: verified.frames + verified.frames_skipped,
+            finds_damaged_frames: sample.finds(0.99),
+        }),
         rows: verified.rows,
         events: verified.events,
         first_lsn: verified.lsns.map(|(first, _)| first.get()),
@@ -138,9 +181,14 @@ fn in_text(report: &Report) -> String {
     let Report { objects, bytes, frames, rows, events, .. } = report;
     let size = indicatif::HumanBytes(*bytes);
     line(format!("checked {objects} objects ({size}): {frames} frames, {rows} rows, {events} events"));
+    if let Some(SampleReport { share, seed, frames_total, finds_damaged_frames }) = &report.sample {
+        line(format!("sample: {frames} of {frames_total} frames ({}%), --seed {seed}", share * 100.0));
+        line(format!("        damage of {finds_damaged_frames} frames or more is found with 99 % certainty"));
+    }
     if let (Some(first), Some(last)) = (report.first_lsn, report.last_lsn) {
         line(format!("history: lsn {first}..{last}"));
     }
-    line(if report.intact { "intact".to_owned() } else { format!("DAMAGED in {} places", report.damage.len()) });
+    let intact = if report.sample.is_some() { "nothing damaged in what was checked" } else { "intact" };
+    line(if report.intact { intact.to_owned() } else { format!("DAMAGED in {} places", report.damage.len()) });
     out
 }
