@@ -5,6 +5,8 @@
 mod corpus;
 mod drva;
 mod fio;
+mod history;
+mod index;
 mod ingest;
 mod limit;
 mod liveness;
@@ -14,6 +16,7 @@ mod nbd;
 mod open;
 mod overlay;
 mod report;
+mod scale;
 mod server;
 
 use anyhow::Result;
@@ -61,6 +64,30 @@ enum Bench {
         /// Cold random reads.
         #[arg(long, default_value_t = 2000)]
         reads: usize,
+    },
+    /// Building and merging the index of a synthetic domain of random 4 KiB writes.
+    Index {
+        /// Writes.
+        #[arg(long, default_value_t = 1_000_000)]
+        writes: u64,
+        /// An empty directory to leave the domain in, for `scale`.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Opening domains that `index --dir` left, at random points, and random reads.
+    Scale {
+        /// The domains, the shortest first.
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// Points at which each is opened.
+        #[arg(long, default_value_t = 9)]
+        points: u64,
+        /// Random reads of each.
+        #[arg(long, default_value_t = 1000)]
+        reads: usize,
+        /// Longer domains are not read at level R0.
+        #[arg(long, default_value_t = 20_000_000)]
+        r0_writes_max: u64,
     },
     /// Which versions are needed, over the rows of a long history.
     Liveness {
@@ -161,7 +188,7 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "liveness", "log-store", "mount", "overlay", "nbd", "drva"]
+        None => ["ingest", "requests", "open", "index", "liveness", "log-store", "mount", "overlay", "nbd", "drva"]
             .iter()
             .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
             .collect(),
@@ -190,6 +217,8 @@ impl Bench {
             Self::Ingest { .. } => "ingest",
             Self::Requests => "requests",
             Self::Open { .. } => "open",
+            Self::Index { .. } => "index",
+            Self::Scale { .. } => "scale",
             Self::Liveness { .. } => "liveness",
             Self::LogStore { .. } => "log-store",
             Self::Mount { .. } => "mount",
@@ -208,6 +237,10 @@ async fn run(bench: Bench) -> Result<Report> {
         }
         Bench::Requests => ingest::requests(&env).await,
         Bench::Open { segments, writes, reads } => open::run(&open::Options { segments, writes, reads }, &env).await,
+        Bench::Index { writes, dir } => index::run(&index::Options { writes, dir }, &env).await,
+        Bench::Scale { dirs, points, reads, r0_writes_max } => {
+            scale::run(&scale::Options { dirs, points, reads, r0_writes_max }, &env).await
+        }
         Bench::Liveness { rows, versions, kept } => {
             liveness::run(&liveness::Options { rows, versions, kept }, &*env.clock)
         }
