@@ -269,6 +269,10 @@ impl<F: DiskFs> Filesystem for Adapter<F> {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
         let mut offered = wanted & config.capabilities();
+        // A shared mapping would make the kernel cache the disk, and then refuse to hand it the local file.
+        if self.writable {
+            offered.remove(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        }
         // The kernel may read a local file by itself, but not one that lies on a file system stacked like this one.
         if self.writable && config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH) {
             let stacked = config.set_max_stack_depth(1).is_ok();

@@ -269,6 +269,60 @@ fn fault_a_full_local_disk_is_said_and_costs_only_the_write_that_did_not_fit() {
 }
 
 #[test]
+fn what_is_written_while_a_flush_is_under_way_waits_for_the_next_one() {
+    for seed in 0..50 {
+        let (runtime, files, toy) = (runtime(), CrashFiles::new(SIZE, seed), Arc::new(Toy::new(SIZE, seed)));
+        let overlay = open(&files, &toy).unwrap();
+        assert!(overlay.write_now(0, &[1; 4096]).unwrap());
+        files.after_sync({
+            let overlay = overlay.clone();
+            move || assert!(overlay.write_now(8192, &[2; 4096]).unwrap())
+        });
+        overlay.flush_blocking().unwrap();
+        files.lose_power();
+        let found = whole(&runtime, &open(&files, &toy).unwrap());
+        assert!(found[..4096] == [1; 4096], "seed {seed}: it was flushed");
+        assert!(found[8192..12_288] == toy.bytes(8192..12_288), "seed {seed}: it was not, and its data is lost");
+    }
+}
+
+#[test]
+fn a_clean_unit_is_known_to_be_dirty_before_it_is_written() {
+    let (runtime, files, toy) = (runtime(), CrashFiles::new(SIZE, 1), Arc::new(Toy::new(SIZE, 1)));
+    let overlay = open(&files, &toy).unwrap();
+    overlay.fill(0, &toy.bytes(0..SIZE)).unwrap();
+    overlay.flush_blocking().unwrap();
+    // Killed at each operation of a write.
+    for stop in 1..6 {
+        files.stop_after(stop);
+        let _stopped = open(&files, &toy).and_then(|overlay| overlay.write_now(0, &[9; 8192]));
+        files.restart();
+        let overlay = open(&files, &toy).unwrap();
+        let changed = whole(&runtime, &overlay) != toy.bytes(0..SIZE);
+        assert!(!changed || overlay.extents(State::Dirty).next() == Some(0..8192), "stopped at {stop}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn prop_a_map_of_any_bytes_is_opened_or_refused(
+        at in 0usize..9000, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), cut in 0usize..9000,
+    ) {
+        let (files, toy) = (CrashFiles::new(SIZE, 1), Arc::new(Toy::new(SIZE, 1)));
+        let overlay = open(&files, &toy).unwrap();
+        assert!(overlay.write_now(4096, &[7; 4096]).unwrap());
+        overlay.flush_blocking().unwrap();
+        let mut map = files.map_image();
+        map.truncate(cut.max(1));
+        let at = at.min(map.len());
+        let end = (at + bytes.len()).min(map.len());
+        map[at..end].copy_from_slice(&bytes[..end - at]);
+        files.set_map(&map);
+        let _opened_or_refused = open(&files, &toy);
+    }
+}
+
+#[test]
 fn fault_a_damaged_map_is_refused() {
     let (files, toy) = (CrashFiles::new(SIZE, 1), Arc::new(Toy::new(SIZE, 1)));
     let overlay = open(&files, &toy).unwrap();

@@ -195,17 +195,25 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// ext4 on a loop device on the disk.
+    /// A file of ext4 on a loop device on the disk, which was written to both beforehand.
     fn file_system(&self, report: &mut Report) -> Result<()> {
-        let image = self.work.join("loop.raw");
-        std::fs::copy(self.plain, &image)?;
+        let (image, tree) = (self.work.join("loop.raw"), self.work.join("tree"));
+        let part = self.options.disk_mib as u32 / 2;
+        std::fs::create_dir(&tree)?;
+        write_durably(&tree.join("file"), &corpus::system_files((part as usize) << 20)?)?;
+        write_durably(&image, &[])?;
+        File::options().write(true).open(&image)?.set_len((self.options.disk_mib as u64) << 20)?;
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-d"]).args([&tree, &image]).status().context("run mkfs.ext4")?;
+        ensure!(made.success(), "mkfs.ext4");
         let (_peer, theirs) = self.peer("loop-peer.raw", "raw", &image)?;
         let (_ours, ours) = self.ours("loop", &[])?;
-        let part = self.options.disk_mib as u32 / 2;
+        let copied = std::io::copy(&mut File::open(&image)?, &mut File::options().write(true).open(&ours)?)?;
+        ensure!(copied == (self.options.disk_mib as u64) << 20, "{copied} bytes were copied");
         let ours = Looped::new(&ours, &self.work.join("loop.ours"))?;
         let theirs = Looped::new(&theirs, &self.work.join("loop.theirs"))?;
         let load = Load { disk_mib: part, ..self.load("randread", "4k", 32) };
-        let targets = [ours.file(part)?, theirs.file(part)?].map(Target::Direct);
+        let targets = [&ours, &theirs].map(|looped| Target::Direct(looped.dir.join("file")));
         let rounds = fio::rounds(self.options.rounds, &[&targets[0], &targets[1]], &load)?;
         report.figure("ext4 on loop 4k_qd32 ours", rounds.median(0), "IOPS");
         report.figure("ext4 on loop 4k_qd32 qsd raw", rounds.median(1), "IOPS");
@@ -241,7 +249,7 @@ impl Scene<'_> {
     }
 }
 
-/// A file system on a loop device on a file.
+/// The file system in a file, on a loop device, read-only.
 struct Looped {
     device: String,
     dir: PathBuf,
@@ -250,25 +258,12 @@ struct Looped {
 impl Looped {
     fn new(file: &Path, dir: &Path) -> Result<Self> {
         std::fs::create_dir(dir)?;
-        let out = Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file).output()?;
+        let out =
+            Command::new("losetup").args(["--find", "--show", "--read-only", "--direct-io=on"]).arg(file).output()?;
         ensure!(out.status.success(), "losetup: {}", String::from_utf8_lossy(&out.stderr));
         let looped = Self { device: String::from_utf8(out.stdout)?.trim().to_owned(), dir: dir.to_owned() };
-        ensure!(Command::new("mkfs.ext4").args(["-q", &looped.device]).status()?.success(), "mkfs.ext4");
-        ensure!(Command::new("mount").arg(&looped.device).arg(dir).status()?.success(), "mount");
+        ensure!(Command::new("mount").args(["-o", "ro"]).arg(&looped.device).arg(dir).status()?.success(), "mount");
         Ok(looped)
-    }
-
-    /// A file of so many MiB of random bytes.
-    fn file(&self, mib: u32) -> Result<PathBuf> {
-        let path = self.dir.join("file");
-        let mut random = corpus::Random(7);
-        let block: Vec<u8> = (0..1 << 17).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
-        let mut file = File::create(&path)?;
-        for _ in 0..mib {
-            file.write_all(&block)?;
-        }
-        file.sync_all()?;
-        Ok(path)
     }
 }
 

@@ -103,18 +103,23 @@ struct Machine {
     fail_sync: bool,
 }
 
+/// What a test does in the middle of something.
+type Hook = Box<dyn FnOnce() + Send>;
+
 /// The local disk of a machine, with the files of one overlay.
 #[derive(Clone)]
 pub struct CrashFiles {
     machine: Arc<Mutex<Machine>>,
     boots: Arc<AtomicU64>,
     data: Arc<dyn LocalFile>,
+    after_sync: Arc<Mutex<Option<Hook>>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CrashFile {
     machine: Arc<Mutex<Machine>>,
     is_map: bool,
+    after_sync: Arc<Mutex<Option<Hook>>>,
 }
 
 impl CrashFiles {
@@ -131,8 +136,9 @@ impl CrashFiles {
             fail_sync: false,
         };
         let machine = Arc::new(Mutex::new(machine));
-        let data = Arc::new(CrashFile { machine: machine.clone(), is_map: false });
-        Self { machine, boots: Arc::default(), data }
+        let after_sync = Arc::default();
+        let data = CrashFile { machine: machine.clone(), is_map: false, after_sync: Arc::clone(&after_sync) };
+        Self { machine, boots: Arc::default(), data: Arc::new(data), after_sync }
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -177,6 +183,29 @@ impl CrashFiles {
     /// Refuses to write more than so many bytes of data; `None` for no limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.machine().room = bytes;
+    }
+
+    /// Once the contents are synced the next time, and before anything else happens.
+    pub fn after_sync(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.after_sync.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// Puts these bytes in the place of the map, durably.
+    pub fn set_map(&self, bytes: &[u8]) {
+        let map = Sectors { durable: bytes.to_vec(), cached: BTreeMap::new(), len: bytes.len() };
+        self.machine().map = Some(map);
+    }
+
+    /// The map as it can be read.
+    pub fn map_image(&self) -> Vec<u8> {
+        let mut machine = self.machine();
+        let map = machine.map.as_mut().unwrap();
+        map.sync();
+        map.durable.clone()
+    }
+
+    fn map_file(&self) -> Arc<dyn LocalFile> {
+        Arc::new(CrashFile { machine: self.machine.clone(), is_map: true, after_sync: Arc::default() })
     }
 
     pub fn fail_sync(&self, fail: bool) {
@@ -259,18 +288,9 @@ impl LocalFile for CrashFile {
         self.change(&vec![0; (range.end - range.start) as usize], range.start)
     }
     fn sync(&self) -> io::Result<()> {
-        let machine = &mut *self.machine.lock().unwrap();
-        if machine.step()? {
-            return Err(io::Error::other("the machine went off"));
-        }
-        if machine.fail_sync && !self.is_map {
-            // As Linux does it: the error is told once, and what was not written is forgotten.
-            machine.data.cached.clear();
-            machine.fail_sync = false;
-            return Err(io::Error::other("cannot write back"));
-        }
-        let Machine { data, map, .. } = machine;
-        if self.is_map { map.as_mut().unwrap() } else { data }.sync();
+        self.sync_alone()?;
+        let hook = self.after_sync.lock().unwrap().take();
+        hook.into_iter().for_each(|hook| hook());
         Ok(())
     }
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
@@ -289,14 +309,31 @@ impl LocalFile for CrashFile {
     }
 }
 
+impl CrashFile {
+    fn sync_alone(&self) -> io::Result<()> {
+        let machine = &mut *self.machine.lock().unwrap();
+        if machine.step()? {
+            return Err(io::Error::other("the machine went off"));
+        }
+        if machine.fail_sync && !self.is_map {
+            // As Linux does it: the error is told once, and what was not written is forgotten.
+            machine.data.cached.clear();
+            machine.fail_sync = false;
+            return Err(io::Error::other("cannot write back"));
+        }
+        let Machine { data, map, .. } = machine;
+        if self.is_map { map.as_mut().unwrap() } else { data }.sync();
+        Ok(())
+    }
+}
+
 impl LocalFiles for CrashFiles {
     fn data(&self) -> &Arc<dyn LocalFile> {
         &self.data
     }
     fn map(&self) -> io::Result<Option<Arc<dyn LocalFile>>> {
-        let machine = self.machine();
-        let file = || -> Arc<dyn LocalFile> { Arc::new(CrashFile { machine: self.machine.clone(), is_map: true }) };
-        Ok(machine.map.as_ref().map(|_| file()))
+        let there = self.machine().map.is_some();
+        Ok(there.then(|| self.map_file()))
     }
     fn replace_map(&self, contents: &[u8]) -> io::Result<Arc<dyn LocalFile>> {
         let machine = &mut *self.machine();
@@ -308,7 +345,7 @@ impl LocalFiles for CrashFiles {
         if stops {
             return Err(io::Error::other("the machine went off"));
         }
-        Ok(Arc::new(CrashFile { machine: self.machine.clone(), is_map: true }))
+        Ok(self.map_file())
     }
 }
 
