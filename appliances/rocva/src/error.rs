@@ -1,5 +1,6 @@
 //! Why a recovery cannot go on.
 
+use std::path::PathBuf;
 use tidemark_format::ErrorKind;
 
 /// Result of this crate.
@@ -28,6 +29,79 @@ pub enum Error {
         /// The point.
         at: String,
     },
+    /// The runbook does not fit the domain.
+    #[error(transparent)]
+    Plan(#[from] tidemark_runbook::PlanError),
+    /// The runbook cannot work.
+    #[error(transparent)]
+    Runbook(#[from] tidemark_runbook::ConfigError),
+    /// A local file or directory.
+    #[error("use {path}")]
+    Local {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directory of a recovery holds something that is none.
+    #[error("{path} is no recovery that can go on: {why}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is a recovery in the directory already.
+    #[error("there is a recovery in {dir} already")]
+    AlreadyThere {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is no recovery in the directory.
+    #[error("there is no recovery in {dir}")]
+    NoRecovery {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process works on the recovery.
+    #[error("another process works on the recovery in {dir}")]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory's name is too long for sockets in it.
+    #[error("{dir} has {bytes} bytes, more than the {max} that leave room for sockets in it")]
+    LongName {
+        /// The directory.
+        dir: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// The longest that will do.
+        max: usize,
+    },
+    /// The hypervisor does not do with a VM what it should.
+    #[error("VM {vm}: {why}")]
+    Guest {
+        /// The VM.
+        vm: String,
+        /// The hypervisor's words.
+        why: String,
+    },
+    /// The hypervisor's monitor, or a guest's agent.
+    #[error("the hypervisor does not answer as it should")]
+    Qemu(#[from] tidemark_qemu::Error),
+    /// The disks of a VM cannot be made or mounted.
+    #[error("the disks of VM {vm}: {why}")]
+    Disks {
+        /// The VM.
+        vm: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// It is not in a state for what was asked.
+    #[error(transparent)]
+    IllegalMove(#[from] crate::core::IllegalMove),
 }
 
 impl Error {
@@ -35,7 +109,18 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Domain(error) => error.kind(),
-            Self::Configuration { .. } | Self::NothingThere { .. } => ErrorKind::FixRequest,
+            Self::Qemu(error) => error.kind(),
+            Self::Local { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            Self::Local { .. } | Self::InUse { .. } | Self::Guest { .. } | Self::Disks { .. } => ErrorKind::Retry,
+            Self::NoRecovery { .. } => ErrorKind::NotFound,
+            Self::Configuration { .. }
+            | Self::NothingThere { .. }
+            | Self::Plan(_)
+            | Self::Runbook(_)
+            | Self::Damaged { .. }
+            | Self::AlreadyThere { .. }
+            | Self::LongName { .. }
+            | Self::IllegalMove(_) => ErrorKind::FixRequest,
         }
     }
 
@@ -43,8 +128,18 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Domain(error) => return error.hint().map(str::to_owned),
+            Self::Plan(error) => return Some(error.hint()),
+            Self::Runbook(error) => return error.hint().map(str::to_owned),
             Self::Configuration { .. } => "choose a point at which `tidemark drva vm config` had recorded a right one",
             Self::NothingThere { .. } => "`tidemark points` lists the disks and from where on each can be restored",
+            Self::AlreadyThere { .. } => {
+                "`tidemark recover resume` goes on with it, `tidemark recover discard` ends it"
+            }
+            Self::NoRecovery { .. } => "--dir names the directory that `tidemark recover` was told or told you",
+            Self::LongName { .. } => "choose a shorter --dir",
+            Self::InUse { .. } => "`tidemark recover status` says how far it is",
+            Self::Disks { .. } | Self::Guest { .. } => "its directory has the logs",
+            _ => return None,
         };
         Some(text.to_owned())
     }

@@ -78,6 +78,14 @@ impl UrlText {
     pub(crate) fn parse(&self) -> tidemark_bucket::Result<BucketUrl> {
         self.0.parse()
     }
+
+    /// In words that mean the same in every directory.
+    pub(crate) fn anywhere(&self) -> std::io::Result<String> {
+        match self.0.contains("://") {
+            true => Ok(self.0.clone()),
+            false => Ok(std::path::absolute(&self.0)?.display().to_string()),
+        }
+    }
 }
 
 impl From<String> for UrlText {

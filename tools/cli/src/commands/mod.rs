@@ -15,6 +15,7 @@ mod manual;
 mod mount;
 mod pins;
 mod points;
+mod recover;
 mod retention;
 mod runbook;
 mod verify;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     Diff(diff::DiffArgs),
     /// Find the first point at which something is wrong
     Bisect(bisect::BisectArgs),
+    /// Run a domain's VMs from its bucket
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// Check runbooks: what starts after a failover, in which order, and how to know that it runs
     #[command(subcommand)]
     Runbook(runbook::RunbookCommand),
@@ -77,7 +81,11 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it runs until it is stopped, and its log is what there is to see of it.
     pub(crate) fn is_service(&self) -> bool {
-        matches!(self, Self::Drva(args) if args.is_service())
+        match self {
+            Self::Drva(args) => args.is_service(),
+            Self::Recover(command) => command.is_service(),
+            _ => false,
+        }
     }
 }
 
@@ -93,6 +101,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,
         Command::Bisect(args) => bisect::run(args, ui).await,
+        Command::Recover(command) => recover::run(command, ui).await,
         Command::Runbook(command) => runbook::run(command, ui).await,
         Command::Drva(args) => drva::run(args, ui).await,
         Command::Gc(command) => gc::run(command, ui).await,
