@@ -3,6 +3,7 @@
 //! A key is fixed-width lower-case hex, so the order of the text is the order of the numbers.
 
 use crate::ids::{BadName, Epoch, Role, Seq};
+use crate::statistics::{Day, StatsTable};
 use crate::text::{hex, shorten, unhex, unhex_number};
 use std::fmt;
 use std::str::FromStr;
@@ -70,6 +71,15 @@ pub enum ObjectKey {
         /// Random name, so that no two probes meet.
         nonce: [u8; 16],
     },
+    /// `v/stats/table=<table>/dt=<day>/<name>.parquet`: rows of a table of statistics. Advisory, outside of the truth.
+    Statistics {
+        /// Which table.
+        table: StatsTable,
+        /// The day, UTC, that its rows are of.
+        day: Day,
+        /// Time of the first row, then chance: no two files meet, and names sort by time.
+        name: [u8; 16],
+    },
 }
 
 impl ObjectKey {
@@ -87,9 +97,17 @@ impl ObjectKey {
     }
     /// True for the few objects that may be overwritten; every other key holds one byte string for ever.
     pub const fn is_mutable(&self) -> bool {
-        matches!(self, Self::Hint | Self::RootCopy | Self::Retention | Self::Pin { .. } | Self::Probe { .. })
+        matches!(
+            self,
+            Self::Hint
+                | Self::RootCopy
+                | Self::Retention
+                | Self::Pin { .. }
+                | Self::Probe { .. }
+                | Self::Statistics { .. }
+        )
     }
-    /// The family of the key: its first path element. Requests are counted by it.
+    /// The family of the key: where it begins. Requests are counted by it.
     pub const fn family(&self) -> KeyFamily {
         match self {
             Self::Genesis => KeyFamily::Genesis,
@@ -102,11 +120,12 @@ impl ObjectKey {
             Self::Hint | Self::RootCopy | Self::Retention | Self::Pin { .. } | Self::Probe { .. } => {
                 KeyFamily::Volatile
             }
+            Self::Statistics { .. } => KeyFamily::Statistics,
         }
     }
 }
 
-/// Kinds of keys, by first path element.
+/// Kinds of keys, by how they begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyFamily {
     /// `tidemark.json`
@@ -123,14 +142,25 @@ pub enum KeyFamily {
     Root,
     /// `ledger/`
     Ledger,
-    /// `v/`
+    /// `v/`, without what is [`Self::Statistics`].
     Volatile,
+    /// `v/stats/`
+    Statistics,
 }
 
 impl KeyFamily {
     /// Every family, in key order of this list.
-    pub const ALL: [Self; 8] =
-        [Self::Genesis, Self::Claim, Self::Log, Self::Base, Self::Index, Self::Root, Self::Ledger, Self::Volatile];
+    pub const ALL: [Self; 9] = [
+        Self::Genesis,
+        Self::Claim,
+        Self::Log,
+        Self::Base,
+        Self::Index,
+        Self::Root,
+        Self::Ledger,
+        Self::Volatile,
+        Self::Statistics,
+    ];
 
     /// The path prefix of the family, ending in `/`; the whole key for the genesis object.
     pub const fn prefix(self) -> &'static str {
@@ -143,6 +173,7 @@ impl KeyFamily {
             Self::Root => "root/",
             Self::Ledger => "ledger/",
             Self::Volatile => "v/",
+            Self::Statistics => "v/stats/",
         }
     }
     /// One word for tables and JSON.
@@ -156,6 +187,7 @@ impl KeyFamily {
             Self::Root => "root",
             Self::Ledger => "ledger",
             Self::Volatile => "volatile",
+            Self::Statistics => "statistics",
         }
     }
 }
@@ -177,6 +209,9 @@ impl fmt::Display for ObjectKey {
             Self::Retention => f.write_str("v/retention"),
             Self::Pin { nonce } => write!(f, "v/pin/{}", hex(nonce)),
             Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
+            Self::Statistics { table, day, name } => {
+                write!(f, "v/stats/table={table}/dt={day}/{}.parquet", hex(name))
+            }
         }
     }
 }
@@ -217,6 +252,11 @@ fn parse(text: &str) -> Option<ObjectKey> {
         ("v", Some("retention"), None) => ObjectKey::Retention,
         ("v", Some("pin"), Some(name)) => ObjectKey::Pin { nonce: nonce(name)? },
         ("v", Some("probe"), Some(name)) => ObjectKey::Probe { nonce: nonce(name)? },
+        ("v", Some("stats"), Some(table)) => ObjectKey::Statistics {
+            table: table.strip_prefix("table=")?.parse().ok()?,
+            day: parts.next()?.strip_prefix("dt=")?.parse().ok()?,
+            name: unhex(parts.next()?.strip_suffix(".parquet")?.as_bytes())?.try_into().ok()?,
+        },
         _ => return None,
     };
     parts.next().is_none().then_some(key)
@@ -243,6 +283,7 @@ mod tests {
             ObjectKey::RootCopy,
             ObjectKey::Retention,
             ObjectKey::Probe { nonce: *b"0123456789abcdef" },
+            ObjectKey::Statistics { table: StatsTable::DiskMinute, day: Day::new(20_782), name: *b"0123456789abcdef" },
         ] {
             let text = key.to_string();
             assert_eq!(text.parse(), Ok(key));
@@ -262,6 +303,9 @@ mod tests {
             "log/0000000000000001/0000000000000000/",
             "base/é/0000000000000000",
             "v/probe/00",
+            "v/stats/table=weather/dt=2026-11-25/30313233343536373839616263646566.parquet",
+            "v/stats/table=event/dt=2026-11-31/30313233343536373839616263646566.parquet",
+            "v/stats/table=event/dt=2026-11-25/30313233343536373839616263646566.parquet/",
             "idx/0000000000000001/0000000000000001",
             "root/0000000000000001/1",
             "ledger/1",

@@ -24,6 +24,7 @@ pub mod record;
 pub mod retention;
 pub mod root;
 pub mod segment;
+pub mod statistics;
 pub mod table;
 pub mod text;
 pub mod times;
@@ -49,6 +50,7 @@ pub use record::{Claim, ClaimMode, Hint, Pin};
 pub use retention::{Hold, Mark, Policy, Retained, Retention};
 pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
+pub use statistics::{Day, StatsTable};
 pub use table::{
     EventRow, GroupInfo, RowBounds, RowStart, SegmentRow, TableBuilder, TableFooter, TableKind, TableRef, TableRow,
 };

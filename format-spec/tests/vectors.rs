@@ -177,6 +177,7 @@ fn the_specification_lists_every_error_name() {
 #[test]
 fn the_specification_lists_every_shape_of_key() {
     let (epoch, seq, role) = (Epoch::new(42), Seq::new(7), Role::Maintenance);
+    let (table, day) = (tidemark_format::StatsTable::Event, tidemark_format::Day::new(20_782));
     let keys = [
         ObjectKey::Genesis,
         ObjectKey::Claim { role, epoch },
@@ -190,10 +191,12 @@ fn the_specification_lists_every_shape_of_key() {
         ObjectKey::RootCopy,
         ObjectKey::Retention,
         ObjectKey::Probe { nonce: [0xab; 16] },
+        ObjectKey::Statistics { table, day, name: [0xab; 16] },
     ];
     let hex = |number: u64| format!("{number:016x}");
     let written = |shape: &str| {
         let shape = shape.replace("<epoch>", &hex(epoch.get())).replace("<seq>", &hex(seq.get()));
+        let shape = shape.replace("<table>", table.name()).replace("<YYYY-MM-DD>", &day.to_string());
         shape.replace("<role>", "m").replace("<32 hex digits>", &"ab".repeat(16))
     };
     let spec = include_str!("../SPEC.md");

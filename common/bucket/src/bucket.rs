@@ -4,7 +4,7 @@ use crate::dir::DirStore;
 use crate::dispatch::Dispatch;
 use crate::error::Result;
 use crate::faults::{Faults, FaultyStore};
-use crate::handles::{Appender, Deleter, Pinner, ReadOnly};
+use crate::handles::{Appender, Deleter, Pinner, ReadOnly, Recorder};
 use crate::memory::MemoryStore;
 use crate::meter::Meter;
 use crate::options::BucketOptions;
@@ -54,6 +54,11 @@ impl Bucket {
     /// The right to read and to write below `v/`.
     pub fn pinner(&self) -> Pinner {
         Pinner::new(self.dispatch.clone())
+    }
+
+    /// The right to read and to keep statistics.
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(self.dispatch.clone())
     }
 
     /// The right to read and to add objects.

@@ -211,8 +211,11 @@ impl Dispatch {
     pub(crate) async fn list(&self, family: KeyFamily) -> Result<Vec<(String, u64)>> {
         const PAGE_KEYS: u64 = 1000;
         let prefix = family.prefix();
-        let found = self.run(Op::List, family, prefix, 0, || self.store.list(prefix)).await?.value;
+        let mut found = self.run(Op::List, family, prefix, 0, || self.store.list(prefix)).await?.value;
         self.meter.add(Op::List, family, Count { requests: found.len() as u64 / PAGE_KEYS, bytes: 0 });
+        if family == KeyFamily::Volatile {
+            found.retain(|(key, _)| !key.starts_with(KeyFamily::Statistics.prefix()));
+        }
         Ok(found)
     }
 

@@ -114,6 +114,34 @@ impl Pinner {
     }
 }
 
+/// Reads, and keeps statistics: writes and deletes below `v/stats/` only, on which nothing in a domain depends.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    read: ReadOnly,
+}
+reads_too!(Recorder);
+
+impl Recorder {
+    /// Stores a file of statistics, whatever is there.
+    pub async fn put(&self, key: &ObjectKey, body: impl Into<Pieces>) -> Result<()> {
+        Self::check(key)?;
+        self.read.dispatch.put_mutable(key, body.into()).await
+    }
+
+    /// Removes a file of statistics; removing what is not there succeeds.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<()> {
+        Self::check(key)?;
+        self.read.dispatch.delete(key).await
+    }
+
+    fn check(key: &ObjectKey) -> Result<()> {
+        if key.family() == KeyFamily::Statistics {
+            return Ok(());
+        }
+        Err(Error::NotAllowed { key: *key, right: "a recorder writes and deletes below v/stats/ only" })
+    }
+}
+
 /// Reads, and adds objects; neither deletes nor changes one.
 #[derive(Clone, Debug)]
 pub struct Appender {

@@ -152,7 +152,7 @@ mod tests {
         }
         let all = meter.snapshot();
         assert_eq!(all.get(Op::Delete, KeyFamily::Log), Count { requests: 1, bytes: 32 });
-        assert_eq!(all.total(Op::Put), Count { requests: 8, bytes: (10..18).sum() });
+        assert_eq!(all.total(Op::Put), Count { requests: 9, bytes: (10..19).sum() });
         assert_eq!(all.iter().count(), Op::ALL.len() * KeyFamily::ALL.len());
     }
 

@@ -61,7 +61,8 @@ impl Reach {
             | ObjectKey::RootCopy
             | ObjectKey::Retention
             | ObjectKey::Pin { .. }
-            | ObjectKey::Probe { .. } => false,
+            | ObjectKey::Probe { .. }
+            | ObjectKey::Statistics { .. } => false,
         }
     }
 }

@@ -197,10 +197,10 @@ enum Found {
     Gone,
 }
 
-/// Every key of the domain with its length. Names that are no keys are unreferenced.
+/// Every key of the domain with its length, without statistics: nothing depends on them. Names that are no keys are unreferenced.
 async fn list(bucket: &ReadOnly, report: &mut VerifyReport) -> Result<Vec<(ObjectKey, u64)>> {
     let mut keys = Vec::new();
-    for family in KeyFamily::ALL {
+    for family in KeyFamily::ALL.into_iter().filter(|family| *family != KeyFamily::Statistics) {
         let key = ObjectKey::Genesis;
         let listed = bucket.list(family).await.map_err(|source| Error::Store { key, source })?;
         for (name, len) in listed {
@@ -262,6 +262,7 @@ async fn check(
             | ObjectKey::Pin { .. }
             | ObjectKey::RootCopy
             | ObjectKey::Retention
+            | ObjectKey::Statistics { .. }
             | ObjectKey::Genesis => {
                 return Ok(Found::Other);
             }

@@ -92,6 +92,7 @@ checks! {
     lists: a_list_is_complete_and_sorted, a_list_of_nothing_is_empty, a_list_keeps_families_apart,
         a_list_goes_beyond_one_page, a_deleted_object_is_gone, deleting_what_is_absent_is_fine;
     rights: claims_and_genesis_are_never_deleted, an_appender_writes_each_family_its_own_way, a_pinner_writes_below_v_only,
+        a_recorder_writes_and_deletes_statistics_only,
         the_meter_counts_each_request_once;
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Outcome, claim, ensure, fails, log, noise};
 use tidemark_bucket::{Bucket, Count, Created, Op};
-use tidemark_format::{ErrorKind, KeyFamily, ObjectKey};
+use tidemark_format::{Day, ErrorKind, KeyFamily, ObjectKey, StatsTable};
 
 pub(super) async fn claims_and_genesis_are_never_deleted(bucket: Bucket) -> Outcome {
     for key in [ObjectKey::Genesis, claim(1)] {
@@ -31,6 +31,29 @@ pub(super) async fn a_pinner_writes_below_v_only(bucket: Bucket) -> Outcome {
         fails(pinner.put(&key, "x").await, ErrorKind::FixRequest, &format!("put {key}"))?;
     }
     pinner.put(&ObjectKey::Hint, "x").await?;
+    Ok(())
+}
+
+pub(super) async fn a_recorder_writes_and_deletes_statistics_only(bucket: Bucket) -> Outcome {
+    let (recorder, other) = (bucket.recorder(), ObjectKey::Hint);
+    bucket.pinner().put(&other, "stays").await?;
+    for key in [ObjectKey::Genesis, claim(1), log(1), other] {
+        fails(recorder.put(&key, "x").await, ErrorKind::FixRequest, &format!("put {key}"))?;
+        fails(recorder.delete(&key).await, ErrorKind::FixRequest, &format!("delete {key}"))?;
+    }
+    let (table, day) = (StatsTable::Event, Day::new(20_000));
+    let key = ObjectKey::Statistics { table, day, name: [7; 16] };
+    fails(bucket.pinner().put(&key, "x").await, ErrorKind::FixRequest, &format!("pin {key}"))?;
+    recorder.put(&key, "old").await?;
+    recorder.put(&key, "new").await?;
+    ensure!(recorder.get(&key).await? == "new", "{key} was not overwritten");
+    let listed = recorder.list(KeyFamily::Statistics).await?;
+    ensure!(listed == [(key.to_string(), 3)], "statistics: {listed:?}");
+    let listed = recorder.list(KeyFamily::Volatile).await?;
+    ensure!(listed == [(other.to_string(), 5)], "the rest of v/: {listed:?}");
+    recorder.delete(&key).await?;
+    recorder.delete(&key).await?;
+    ensure!(recorder.list(KeyFamily::Statistics).await?.is_empty(), "{key} is still there");
     Ok(())
 }
 

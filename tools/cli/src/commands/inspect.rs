@@ -107,6 +107,9 @@ async fn object(bucket: &ReadOnly, key: ObjectKey, rows: bool) -> anyhow::Result
         }
         ObjectKey::Index { .. } => table(&bucket.get(&key).await?, &expect)?,
         ObjectKey::Probe { .. } => json!({ "kind": "probe", "bytes": bucket.get(&key).await?.len() }),
+        ObjectKey::Statistics { table, .. } => {
+            json!({ "kind": "statistics", "table": table.name(), "bytes": bucket.head(&key).await? })
+        }
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => segment(&head(bucket, &expect).await?, rows),
     };
     shown["key"] = json!(key.to_string());
