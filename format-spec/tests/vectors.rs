@@ -177,7 +177,7 @@ fn the_specification_lists_every_error_name() {
 #[test]
 fn the_specification_lists_every_shape_of_key() {
     let (epoch, seq, role) = (Epoch::new(42), Seq::new(7), Role::Maintenance);
-    let (table, day) = (tidemark_format::StatsTable::Event, tidemark_format::Day::new(20_782));
+    let (table, day) = (StatsTable::Event, Day::new(20_782));
     let keys = [
         ObjectKey::Genesis,
         ObjectKey::Claim { role, epoch },

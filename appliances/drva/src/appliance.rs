@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::events::NewEvent;
 use crate::host::{Host, Served, Site, State, seed, space, throttle, upload_limit};
 use crate::inventory::{Entry, Inventory};
+use crate::stats::Statistics;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use tidemark_api::{
 use tidemark_format::{DomainId, EventBody, Level, with_causes};
 use tidemark_rates::Stage;
 use tidemark_replication::{Phase, Standing, TakeOver};
+use tidemark_telemetry::Readings;
+use tidemark_telemetry::registry::ApplianceMeasure;
 
 /// All domains, by name.
 pub(crate) struct Hosts {
@@ -47,6 +50,7 @@ pub(crate) struct Appliance {
     uris: Vec<String>,
     nbd_socket: Option<String>,
     inventory: Arc<Mutex<Inventory>>,
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 /// What an appliance is made of.
@@ -60,6 +64,7 @@ pub(crate) struct ApplianceParts {
     pub(crate) uris: Vec<String>,
     /// Where QEMU mirrors to.
     pub(crate) nbd_socket: Option<String>,
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 impl Appliance {
@@ -68,7 +73,7 @@ impl Appliance {
     /// # Errors
     /// What cannot be remembered.
     pub(crate) fn start(parts: ApplianceParts) -> Result<Arc<Self>> {
-        let ApplianceParts { site, log_store, mut inventory, configured, uris, nbd_socket } = parts;
+        let ApplianceParts { site, log_store, mut inventory, configured, uris, nbd_socket, statistics } = parts;
         for spec in configured {
             match inventory.get_mut(&spec.name) {
                 Some(entry) => ensure(&mut entry.spec, spec),
@@ -81,7 +86,8 @@ impl Appliance {
         let entries = inventory.domains.clone();
         let hosts = Arc::new(Hosts { hosts: Mutex::default() });
         let inventory = Arc::new(Mutex::new(inventory));
-        let appliance = Arc::new(Self { hosts, site, log_store, started, started_at, uris, nbd_socket, inventory });
+        let appliance =
+            Arc::new(Self { hosts, site, log_store, started, started_at, uris, nbd_socket, inventory, statistics });
         for entry in entries {
             appliance.host(entry);
         }
@@ -104,6 +110,20 @@ impl Appliance {
         let host = Host::start(self.site.clone(), entry.spec, id, remember);
         self.hosts.lock().insert(name, host.clone());
         host
+    }
+
+    /// How the appliance as a whole is doing, in numbers.
+    pub(crate) fn readings(&self) -> Readings<ApplianceMeasure> {
+        use ApplianceMeasure as M;
+        let space = self.site.store.space();
+        let failed =
+            self.hosts.all().iter().any(|host| host.served().is_some_and(|of| of.domain.log_failed().is_some()));
+        let uptime = self.site.env.clock.monotonic().saturating_sub(self.started_at);
+        let mut readings = Readings::new();
+        readings.now(M::Uptime, uptime.as_secs_f64()).now(M::LogStoreFailed, f64::from(u8::from(failed)));
+        readings.now(M::LogStoreSize, space.total_bytes as f64);
+        readings.now(M::LogStoreUsed, (space.total_bytes - space.free_bytes) as f64);
+        readings
     }
 
     /// Ends service, cleanly where that takes no longer than `patience`.
@@ -368,6 +388,10 @@ impl Control for Appliance {
             },
             domains: self.hosts.all().iter().map(|host| self.status_of(host)).collect(),
         })
+    }
+
+    async fn metrics(&self) -> Answer<String> {
+        Ok(self.statistics.exposition(self))
     }
 
     async fn domain(&self, domain: &str) -> Answer<DomainStatus> {

@@ -14,11 +14,14 @@ pub type Answer<T> = Result<T, Problem>;
 ///
 /// Requests were checked (`check` of their types) before they get here, and names in addresses are any text. What changes
 /// something is carried through to its end even if whoever asked has gone: no future is dropped halfway. Only
-/// [`Self::status`], [`Self::domain`], [`Self::disk`], [`Self::settings`] and [`Self::events`] may be dropped.
+/// [`Self::status`], [`Self::metrics`], [`Self::domain`], [`Self::disk`], [`Self::settings`] and [`Self::events`] may be
+/// dropped.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
     /// How the appliance, its domains and disks are doing. Never waits for a bucket or a disk.
     async fn status(&self) -> Answer<ApplianceStatus>;
+    /// What is measured, as OpenMetrics text. Never waits for a bucket or a disk.
+    async fn metrics(&self) -> Answer<String>;
     /// How one domain is doing.
     async fn domain(&self, domain: &str) -> Answer<DomainStatus>;
     /// How one disk is doing.

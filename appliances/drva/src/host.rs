@@ -21,6 +21,7 @@ use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, ErrorKind, TimeNs, with_cau
 use tidemark_log_store::{LogStore, Record, SpaceLimits};
 use tidemark_rates::{DiskOptions, Limit, OnOverflow, Rate, SeedOptions, ThrottleOptions};
 use tidemark_replication::{Error as Replication, ProtectedDomain, ReplicationOptions};
+use tidemark_telemetry::{DiskProbe, DomainProbe};
 use tidemark_writer::{Content, NewDisk, WriterOptions, create_domain};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,6 +72,8 @@ pub(crate) enum State {
 pub(crate) struct Served {
     pub(crate) domain: Arc<ProtectedDomain>,
     pub(crate) bucket: Bucket,
+    /// Counts what the guests of all its disks ask for.
+    pub(crate) probe: Arc<DomainProbe>,
     disks: Mutex<BTreeMap<(String, String), Arc<Disk>>>,
 }
 
@@ -206,7 +209,7 @@ impl Host {
                 domain.applied(*disk, last);
             }
         }
-        let served = Served { domain, bucket, disks: Mutex::default() };
+        let served = Served { domain, bucket, probe: Arc::default(), disks: Mutex::default() };
         for disk in &spec.disks {
             let primary = primaries.remove(&(disk.vm.clone(), disk.disk.clone()));
             self.serve_disk(&served, disk, primary).await?;
@@ -271,6 +274,7 @@ impl Host {
             size_bytes,
             mode: spec.mode.unwrap_or(settings.mode),
             pending_bytes_max: PENDING_BYTES_MAX,
+            probe: DiskProbe::new(served.probe.clone()),
         });
         let volume = volume.map_err(unusable)?;
         if volume.is_bypassing() && there.is_some_and(|state| state.consistent_from.is_some()) {

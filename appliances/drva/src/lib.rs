@@ -20,6 +20,7 @@ mod import;
 mod inventory;
 pub mod notify;
 mod run;
+mod stats;
 mod tap;
 mod volume;
 

@@ -1,6 +1,6 @@
 //! The daemon: puts the appliance together, serves until it is told to stop, and ends cleanly.
 
-use crate::api::{ApiSocket, serve};
+use crate::api::{ApiSocket, serve, serve_metrics};
 use crate::appliance::{Appliance, ApplianceParts};
 use crate::config::{Config, Nbd};
 use crate::error::{Error, Result};
@@ -9,12 +9,15 @@ use crate::exports::{DiskExports, OPEN_PATIENCE};
 use crate::host::Site;
 use crate::inventory::Inventory;
 use crate::notify::ServiceManager;
+use crate::stats::{self, Statistics};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_api::Severity;
 use tidemark_env::Env;
 use tidemark_io_filter::nbd::{Limits, Listener, Server, TlsNeed, TlsOptions};
 use tidemark_log_store::{FormatOptions, LogStore, OpenOptions};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// A clean end may take so long before it is cut short: what is not done then goes on at the next start.
@@ -31,9 +34,20 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
     // First, so that whoever comes while the log store is being recovered waits to be served.
     let api = ApiSocket::bind(&config.appliance.socket)?;
     let (listeners, uris) = listen(&config.nbd)?;
+    let scraped = match config.statistics.listen {
+        Some(address) => Some(listen_for_scrapers(address).await?),
+        None => None,
+    };
     let store = open_store(&config, &env).await?;
     let events = Arc::new(EventRing::new(env.clone()));
     let inventory = Inventory::load(&config.appliance.state)?;
+    let statistics = Statistics::new(
+        config.statistics,
+        config.appliance.state.join("statistics"),
+        &config.appliance.name,
+        env.clone(),
+        events.clone(),
+    );
     let site = Site {
         name: config.appliance.name.clone(),
         store: Arc::new(store),
@@ -50,6 +64,7 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
         configured: config.domains.clone(),
         uris,
         nbd_socket: config.nbd.socket.as_ref().map(|path| path.display().to_string()),
+        statistics,
     };
     let appliance = Appliance::start(parts)?;
     let exports = Arc::new(DiskExports { hosts: appliance.hosts.clone() });
@@ -70,7 +85,11 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
         let ending = ended(ending.clone());
         async move { server.serve(listeners, ending).await }
     });
+    let scrapers =
+        scraped.map(|listener| tokio::spawn(serve_metrics(listener, appliance.clone(), ended(ending.clone()))));
     let control = tokio::spawn(serve(api, appliance.clone(), ended(ending)));
+    let (last_look, looking) = watch::channel(false);
+    let statistics = tokio::spawn(stats::run(appliance.clone(), ended(looking)));
     events.push(NewEvent::new(Severity::Info, "appliance-started", format!("{} serves", config.appliance.name)));
     manager.ready();
     let watchdog = manager.watchdog_interval().map(|every| {
@@ -93,11 +112,22 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
         _ => {}
     }
     appliance.stop(STOP_PATIENCE).await;
+    // Nothing moves any more: the last rows hold all there was.
+    last_look.send_replace(true);
+    let _ = statistics.await;
     let _ = control.await;
+    if let Some(scrapers) = scrapers {
+        let _ = scrapers.await;
+    }
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
     Ok(())
+}
+
+async fn listen_for_scrapers(address: SocketAddr) -> Result<TcpListener> {
+    let failed = |source| Error::Socket { what: "listen on", path: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 async fn open_store(config: &Config, env: &Env) -> Result<LogStore> {

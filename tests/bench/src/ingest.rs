@@ -12,7 +12,7 @@ use tidemark_format::{DiskId, KeyFamily};
 use tidemark_writer::{Content, DomainWriter, NewDisk, WriterOptions, create_domain};
 
 /// Bytes of one write: the largest that Linux guests send by default is 1 MiB, most are smaller.
-const WRITE_BYTES: usize = 256 << 10;
+pub(crate) const WRITE_BYTES: usize = 256 << 10;
 const GIB: usize = 1 << 30;
 
 /// What is measured.

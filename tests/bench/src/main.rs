@@ -18,6 +18,7 @@ mod overlay;
 mod report;
 mod scale;
 mod server;
+mod statistics;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -50,6 +51,15 @@ enum Bench {
         /// Threads that compress, in both.
         #[arg(long, default_value_t = 2)]
         threads: usize,
+    },
+    /// Counting what guests write, against writing it.
+    Statistics {
+        /// Data of one round in MiB.
+        #[arg(long, default_value_t = 512)]
+        data_mib: usize,
+        /// Rounds.
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
     },
     /// Requests for one GiB of guest data.
     Requests,
@@ -188,10 +198,22 @@ async fn main() -> Result<ExitCode> {
     let benches = match args.bench {
         Some(bench) => vec![bench],
         // Each with the defaults of its own command line.
-        None => ["ingest", "requests", "open", "index", "liveness", "log-store", "mount", "overlay", "nbd", "drva"]
-            .iter()
-            .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
-            .collect(),
+        None => [
+            "ingest",
+            "statistics",
+            "requests",
+            "open",
+            "index",
+            "liveness",
+            "log-store",
+            "mount",
+            "overlay",
+            "nbd",
+            "drva",
+        ]
+        .iter()
+        .filter_map(|name| Args::try_parse_from(["tidemark-bench", name]).ok()?.bench)
+        .collect(),
     };
     let mut all_met = true;
     let mut json = serde_json::Map::new();
@@ -215,6 +237,7 @@ impl Bench {
     const fn name(&self) -> &'static str {
         match self {
             Self::Ingest { .. } => "ingest",
+            Self::Statistics { .. } => "statistics",
             Self::Requests => "requests",
             Self::Open { .. } => "open",
             Self::Index { .. } => "index",
@@ -234,6 +257,9 @@ async fn run(bench: Bench) -> Result<Report> {
     match bench {
         Bench::Ingest { data_mib, rounds, threads } => {
             ingest::run(&ingest::Options { data_mib, rounds, threads }, &env).await
+        }
+        Bench::Statistics { data_mib, rounds } => {
+            statistics::run(&statistics::Options { data_mib, rounds }, &env).await
         }
         Bench::Requests => ingest::requests(&env).await,
         Bench::Open { segments, writes, reads } => open::run(&open::Options { segments, writes, reads }, &env).await,

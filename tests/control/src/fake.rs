@@ -213,6 +213,10 @@ impl Control for Fake {
         })
     }
 
+    async fn metrics(&self) -> Answer<String> {
+        Ok("# EOF\n".to_owned())
+    }
+
     async fn domain(&self, domain: &str) -> Answer<DomainStatus> {
         self.with(domain, "domain", |domain| Ok(domain.status.clone()))
     }

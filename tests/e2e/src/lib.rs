@@ -13,5 +13,6 @@ pub mod promises;
 pub mod sample;
 pub mod second_reader;
 pub mod system;
+pub mod tables;
 
 pub use process::{Mounted, Ran, Tidemark};

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("writer/rates", 2),
     ("writer/log-store", 2),
     ("common/history", 3),
+    ("common/telemetry", 3),
     ("writer", 4),
     ("reader", 4),
     ("gc", 4),

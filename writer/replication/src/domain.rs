@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::options::{ReplicationOptions, TakeOver};
 use crate::pace::Pace;
 use crate::shared::{Shared, State, now};
-use crate::status::{Ages, DomainStatus};
+use crate::status::{Ages, DomainStatus, Totals};
 use crate::{keeper, shipper};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,6 +134,7 @@ impl ProtectedDomain {
         let now = self.shared.now();
         let log = self.shared.log.usage();
         let durable = self.shared.log.durable_through();
+        let (packed, seeded_bytes) = self.shared.pace.totals();
         let state = self.shared.state();
         DomainStatus {
             domain: self.shared.domain,
@@ -149,6 +150,13 @@ impl ProtectedDomain {
             log,
             throttle: state.throttle.signals(),
             throughput: self.shared.pace.throughput(now.monotonic),
+            totals: Totals {
+                logged_records: state.logged_records,
+                logged_bytes: state.logged_bytes,
+                packed_plain_bytes: packed.plain_bytes,
+                packed_stored_bytes: packed.stored_bytes,
+                seeded_bytes,
+            },
             writer: state.writer.as_ref().map(|writer| writer.status().borrow().clone()),
             disks: state.disk_statuses(now),
         }
@@ -430,6 +438,8 @@ impl State {
             why: "starting".to_owned(),
             since: TimeNs::default(),
             bookmarks: 0,
+            logged_records: 0,
+            logged_bytes: 0,
             take_over: TakeOver::KeepLocal,
             committed: Lsn::ZERO,
             ages: Ages::new(),
@@ -459,6 +469,8 @@ pub(crate) fn log_planned(
         state.ledger.follow(record);
         state.ages.logged(record, now);
         state.backlog.logged(record);
+        state.logged_records += 1;
+        state.logged_bytes += record.data_bytes();
         state.bookmarks += u64::from(matches!(record.body, RecordBody::Event(EventBody::Bookmark { .. })));
     }
     placed(&numbered.records);

@@ -30,4 +30,4 @@ pub use gap::Compare;
 pub use options::{ReplicationOptions, TakeOver};
 pub use pace::Throughput;
 pub use seeding::{Ends, Source};
-pub use status::{DiskStatus, DomainStatus, Standing};
+pub use status::{DiskStatus, DomainStatus, Standing, Totals};

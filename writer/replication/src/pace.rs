@@ -42,6 +42,9 @@ struct Flows {
     reduction: Reduction,
     /// What `reduction` has seen of the writer that is there now.
     packed: Packed,
+    /// Of all writers since the domain was opened.
+    packed_total: Packed,
+    seeded_bytes_total: u64,
 }
 
 impl Flows {
@@ -55,6 +58,8 @@ impl Flows {
             seeded: stream(),
             reduction: Reduction::new(REDUCTION_BYTES),
             packed: Packed::default(),
+            packed_total: Packed::default(),
+            seeded_bytes_total: 0,
         }
     }
 }
@@ -120,7 +125,11 @@ impl Pace {
         let mut state = self.state();
         let flows = &mut state.flows;
         let before = if packed.plain_bytes < flows.packed.plain_bytes { Packed::default() } else { flows.packed };
-        flows.reduction.add(packed.plain_bytes - before.plain_bytes, packed.stored_bytes - before.stored_bytes);
+        let plain_bytes = packed.plain_bytes - before.plain_bytes;
+        let stored_bytes = packed.stored_bytes - before.stored_bytes;
+        flows.reduction.add(plain_bytes, stored_bytes);
+        flows.packed_total.plain_bytes += plain_bytes;
+        flows.packed_total.stored_bytes += stored_bytes;
         flows.packed = packed;
     }
 
@@ -135,6 +144,12 @@ impl Pace {
             seeded: rate(&flows.seeded),
             compression: flows.reduction.ratio(),
         }
+    }
+
+    /// What all writers packed, and how many bytes were read to seed, since the domain was opened.
+    pub(crate) fn totals(&self) -> (Packed, u64) {
+        let state = self.state();
+        (state.flows.packed_total, state.flows.seeded_bytes_total)
     }
 
     /// How long to wait before more is shipped, given what was uploaded in all.
@@ -156,6 +171,7 @@ impl Pace {
             state.seeding.take(bytes, now);
             state.control.seeded(bytes, now);
             state.flows.seeded.add(bytes, now);
+            state.flows.seeded_bytes_total += bytes;
         }
         delay
     }
@@ -244,5 +260,6 @@ mod tests {
         let near = |rate: Rate, wanted: u64| rate.get().abs_diff(wanted) < wanted / 10;
         assert!(near(flows.guest_bytes, 4 * MIB) && near(flows.shipped, 2 * MIB), "{flows:?}");
         assert_eq!((flows.guest_writes_per_s, flows.compression), (4, Some(4.0)));
+        assert_eq!(pace.totals(), (Packed { plain_bytes: 12 * MIB, stored_bytes: 3 * MIB }, 0));
     }
 }

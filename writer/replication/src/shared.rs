@@ -42,6 +42,9 @@ pub(crate) struct State {
     pub(crate) since: TimeNs,
     /// Bookmarks logged since the domain was opened.
     pub(crate) bookmarks: u64,
+    /// Records handed to the log since then, and their data.
+    pub(crate) logged_records: u64,
+    pub(crate) logged_bytes: u64,
     pub(crate) take_over: TakeOver,
     pub(crate) committed: Lsn,
     pub(crate) ages: Ages,

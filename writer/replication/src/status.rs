@@ -46,6 +46,8 @@ pub struct DomainStatus {
     pub throttle: Signals,
     /// What moves.
     pub throughput: Throughput,
+    /// What moved since the domain was opened here.
+    pub totals: Totals,
     /// Of the writer, while there is one.
     pub writer: Option<WriterStatus>,
     /// Disks that have not left.
@@ -57,6 +59,22 @@ impl DomainStatus {
     pub fn disk(&self, disk: DiskId) -> Option<&DiskStatus> {
         self.disks.iter().find(|of| of.state.disk == disk)
     }
+}
+
+/// What moved since a domain was opened. Counts only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Records handed to the log.
+    pub logged_records: u64,
+    /// Data of those.
+    pub logged_bytes: u64,
+    /// Bytes packed into segments, before compression.
+    pub packed_plain_bytes: u64,
+    /// The same after compression.
+    pub packed_stored_bytes: u64,
+    /// Bytes read from disks by seeding and comparing.
+    pub seeded_bytes: u64,
 }
 
 /// How one disk is doing.

@@ -14,5 +14,5 @@ mod serve;
 mod socket;
 
 pub use routes::openapi;
-pub use serve::{CONNECTIONS_MAX, serve};
+pub use serve::{CONNECTIONS_MAX, serve, serve_metrics};
 pub use socket::ApiSocket;

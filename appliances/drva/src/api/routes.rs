@@ -5,7 +5,8 @@ use super::reply::{Refusal, Reply, carry_through, look_up};
 use crate::control::Control;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Method, Uri};
+use axum::http::{Method, Uri, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use std::sync::{Arc, LazyLock};
 use tidemark_api::{
@@ -13,6 +14,7 @@ use tidemark_api::{
     DomainStatus, DrainRequest, Drained, EventPage, EventQuery, ModeRequest, Problem, ProblemKind, Recorded,
     RemoveQuery, Removed, ResizeRequest, SeedRequest, Settings, SettingsPatch, TakeoverRequest, VmConfigRequest,
 };
+use tidemark_telemetry::CONTENT_TYPE;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
@@ -66,9 +68,21 @@ pub(super) fn router(shared: Shared) -> axum::Router {
     let (router, _) = described().split_for_parts();
     router
         .route("/v1/openapi.json", get(async || Json(openapi())))
+        .route("/metrics", get(metrics))
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
         .with_state(shared)
+}
+
+/// Only what scrapers need.
+pub(super) fn metrics_router(shared: Shared) -> axum::Router {
+    axum::Router::new().route("/metrics", get(metrics)).with_state(shared)
+}
+
+/// What is measured, as OpenMetrics text: its own format, so not a path of the API's document.
+async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Refusal> {
+    let Json(text) = look_up(async move { shared.control.metrics().await }).await?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 fn described() -> OpenApiRouter<Shared> {

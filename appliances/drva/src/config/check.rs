@@ -1,7 +1,7 @@
 //! From a file's keys to a configuration that can work.
 
 use super::file::{self, path_of};
-use super::{Appliance, Config, LogStore, Nbd, Tls};
+use super::{Appliance, Config, LogStore, Nbd, Statistics, Tls};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(super) fn checked(file: file::File) -> Result<Config, Complaint> {
     let appliance = appliance(file.appliance).map_err(|e| e.within("appliance"))?;
     let log_store = log_store(file.log_store).map_err(|e| e.within("log_store"))?;
     let nbd = nbd(file.nbd).map_err(|e| e.within("nbd"))?;
+    let statistics = statistics(&file.statistics).map_err(|e| e.within("statistics"))?;
     let defaults = Settings::default().with(&SettingsPatch::from(file.defaults));
     defaults.check().map_err(|e| as_written(e).within("defaults"))?;
     let domains = file.domain.into_iter().map(DomainSpec::from).collect::<Vec<_>>();
@@ -35,7 +36,7 @@ pub(super) fn checked(file: file::File) -> Result<Config, Complaint> {
         let what = format!("{size} bytes is less than the {kept} that the log_min of all domains add up to");
         return Err(Complaint::new("log_store.size", what).hint("make it larger, or lower log_min"));
     }
-    Ok(Config { appliance, log_store, nbd, defaults, domains })
+    Ok(Config { appliance, log_store, nbd, statistics, defaults, domains })
 }
 
 fn as_written(complaint: Complaint) -> Complaint {
@@ -124,6 +125,22 @@ fn nbd(file: file::Nbd) -> Result<Nbd, Complaint> {
         connections_max: count("connections_max", file.connections_max, 256, 4096)?,
         requests_in_flight_max: count("requests_max", file.requests_max, 64, 1024)?,
         buffer_bytes_max,
+    })
+}
+
+fn statistics(file: &file::Statistics) -> Result<Statistics, Complaint> {
+    let span = |member: &str, span: &Option<file::Span>, default: u64, most: u64| {
+        let value = span.as_ref().map_or(Duration::from_secs(default), |span| span.value);
+        if (Duration::from_secs(1)..=Duration::from_secs(most)).contains(&value) {
+            return Ok(value);
+        }
+        let what = format!("{} ms is not within 1 s and {most} s", value.as_millis());
+        Err(Complaint::new(member, what).hint("the default is a good value"))
+    };
+    Ok(Statistics {
+        listen: file.listen,
+        period: span("period", &file.period, 60, 60)?,
+        ship_every: span("ship", &file.ship, 600, 3600)?,
     })
 }
 

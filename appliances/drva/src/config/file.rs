@@ -40,6 +40,8 @@ pub(super) struct File {
     pub(super) log_store: LogStore,
     pub(super) nbd: Nbd,
     #[serde(default)]
+    pub(super) statistics: Statistics,
+    #[serde(default)]
     pub(super) defaults: Settings,
     #[serde(default)]
     pub(super) domain: Vec<Domain>,
@@ -83,6 +85,14 @@ pub(super) struct Tls {
     pub(super) key: PathBuf,
     pub(super) client_ca: Option<PathBuf>,
     pub(super) required: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Statistics {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) period: Option<Span>,
+    pub(super) ship: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]

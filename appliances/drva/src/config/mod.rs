@@ -29,6 +29,8 @@ pub struct Config {
     pub log_store: LogStore,
     /// How guests reach their disks.
     pub nbd: Nbd,
+    /// What is measured, and where it goes.
+    pub statistics: Statistics,
     /// How domains are protected that do not say otherwise.
     pub defaults: Settings,
     /// Domains that are there from the start; more come and go through the API. Their settings are changes to `defaults`.
@@ -77,6 +79,17 @@ pub struct Nbd {
     pub requests_in_flight_max: u32,
     /// Memory for requests of all connections.
     pub buffer_bytes_max: u64,
+}
+
+/// What is measured, and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// A TCP address that serves metrics, besides the control socket.
+    pub listen: Option<SocketAddr>,
+    /// What a row of a table covers.
+    pub period: Duration,
+    /// How long rows are gathered before they go to the bucket.
+    pub ship_every: Duration,
 }
 
 /// TLS on the TCP address.

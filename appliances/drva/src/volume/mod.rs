@@ -36,6 +36,7 @@ use tidemark_io_filter::{
 use tidemark_log_store::{DomainLog, Record, RecordBody};
 use tidemark_rates::Admission;
 use tidemark_replication::{ProtectedDomain, Source};
+use tidemark_telemetry::DiskProbe;
 use tidemark_writer::{Body, SeedPiece, Submission};
 use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::Instant;
@@ -70,6 +71,8 @@ pub(crate) struct DiskVolume {
     unflushed: AtomicBool,
     /// Why the disk takes no more writes, if it does not.
     broken: Mutex<Option<String>>,
+    /// Counts what the guest asks for.
+    pub(crate) probe: DiskProbe,
 }
 
 /// Which way writes go.
@@ -91,6 +94,7 @@ pub(crate) struct VolumeParts {
     pub(crate) size_bytes: u64,
     pub(crate) mode: ProtectionMode,
     pub(crate) pending_bytes_max: u64,
+    pub(crate) probe: DiskProbe,
 }
 
 impl DiskVolume {
@@ -99,7 +103,7 @@ impl DiskVolume {
     /// # Errors
     /// What the log store says of the disk's map of regions that bypassed the log.
     pub(crate) fn new(parts: VolumeParts) -> io::Result<Arc<Self>> {
-        let VolumeParts { disk, domain, meta, primary, size_bytes, mode, pending_bytes_max } = parts;
+        let VolumeParts { disk, domain, meta, primary, size_bytes, mode, pending_bytes_max, probe } = parts;
         let blocks = size_bytes / BLOCK_BYTES;
         let marked = meta.meta(&dirty_name(disk)).map_err(io::Error::other)?;
         let suspect = domain.suspects().contains(&disk);
@@ -129,6 +133,7 @@ impl DiskVolume {
             copy: Mutex::new(None),
             unflushed: AtomicBool::new(true),
             broken: Mutex::new(None),
+            probe,
         }))
     }
 
@@ -248,14 +253,19 @@ impl DiskVolume {
             if !admitted {
                 match self.domain.admit(self.disk, bytes) {
                     Admission::Hold(Duration::ZERO) => {}
-                    Admission::Hold(hold) => tokio::time::sleep(hold).await,
+                    Admission::Hold(hold) => {
+                        tokio::time::sleep(hold).await;
+                        self.probe.held(hold);
+                    }
                     Admission::Stall => {
                         // Whoever reroutes the disk must not have to wait for this write.
                         drop(route);
+                        let stalled_at = Instant::now();
                         while self.domain.is_overflowed(self.disk) {
                             self.domain.room_or(STALL_LOOK).await;
                             self.taking()?;
                         }
+                        self.probe.held(stalled_at.elapsed());
                         continue;
                     }
                     Admission::Degrade => {
@@ -499,12 +509,18 @@ impl Volume for DiskVolume {
     }
 
     fn read(&self, range: ByteRange) -> BoxFuture<'_, Result<Vec<Part>>> {
-        Box::pin(self.read_parts(range))
+        Box::pin(async move {
+            let began = Instant::now();
+            let parts = self.read_parts(range).await?;
+            self.probe.read(range.len, began.elapsed());
+            Ok(parts)
+        })
     }
 
     /// Durable in the log before it is acknowledged, whatever `persist` says: that only makes it a flush epoch.
     fn write(&self, offset: u64, data: Bytes, persist: Persist) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
+            let began = Instant::now();
             // A guest counts on whole blocks only, so a large write may be several records.
             let mut done = 0;
             while done < data.len() {
@@ -514,21 +530,40 @@ impl Volume for DiskVolume {
                 let persist = if done == data.len() { persist } else { Persist::Normal };
                 self.change(extent, Body::Data(piece), persist).await?;
             }
+            self.probe.wrote(offset, &data, began.elapsed());
             Ok(())
         })
     }
 
     fn zero(&self, range: ByteRange, options: ZeroOptions, persist: Persist) -> BoxFuture<'_, Result<()>> {
-        let body = if options.may_unmap { Body::Unmap } else { Body::Zero };
-        Box::pin(self.change(extent_of(range), body, persist))
+        let extent = extent_of(range);
+        Box::pin(async move {
+            if options.may_unmap {
+                self.change(extent, Body::Unmap, persist).await?;
+                self.probe.unmapped(extent);
+            } else {
+                self.change(extent, Body::Zero, persist).await?;
+                self.probe.zeroed(extent);
+            }
+            Ok(())
+        })
     }
 
     fn trim(&self, range: ByteRange, persist: Persist) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.change(extent_of(range), Body::Unmap, persist))
+        let extent = extent_of(range);
+        Box::pin(async move {
+            self.change(extent, Body::Unmap, persist).await?;
+            self.probe.unmapped(extent);
+            Ok(())
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.flushed())
+        Box::pin(async move {
+            self.flushed().await?;
+            self.probe.flushed();
+            Ok(())
+        })
     }
 
     fn status<'a>(
