@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidemark_api::{Check, Complaint, DRVA_SOCKET, DomainSpec, NAME_BYTES_MAX, Settings, SettingsPatch};
+use tidemark_config::Span;
 
 /// Bytes in the path of a unix socket at most.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -129,7 +130,7 @@ fn nbd(file: file::Nbd) -> Result<Nbd, Complaint> {
 }
 
 fn statistics(file: &file::Statistics) -> Result<Statistics, Complaint> {
-    let span = |member: &str, span: &Option<file::Span>, default: u64, most: u64| {
+    let span = |member: &str, span: &Option<Span>, default: u64, most: u64| {
         let value = span.as_ref().map_or(Duration::from_secs(default), |span| span.value);
         if (Duration::from_secs(1)..=Duration::from_secs(most)).contains(&value) {
             return Ok(value);

@@ -1,6 +1,7 @@
 //! `tidemark gc`: the maintenance role.
 
 use crate::args::BucketArgs;
+use crate::commands::stats::feed::Feed;
 use crate::context::{interrupted, open_bucket};
 use crate::failure::Outcome;
 use crate::ui::Ui;
@@ -212,13 +213,17 @@ pub(super) async fn maintain(
     let bucket = open_bucket(bucket)?;
     let unindexed_segments_max = watch.map_or(0, |_| UNINDEXED_WHILE_WATCHING);
     let options = MaintenanceOptions { unindexed_segments_max, ..MaintenanceOptions::default() };
-    let mut maintainer = Maintainer::open(bucket.appender(), options, Env::system()).await?;
+    let env = Env::system();
+    let mut maintainer = Maintainer::open(bucket.appender(), options, env.clone()).await?;
+    let name = tidemark_writer::open_domain(&bucket.read_only()).await?.name;
+    let mut feed = Feed::new(&bucket, &name, &env);
     let bar = ui.count_bar("indexing", 0);
     let from = if work == Work::Rebuild { From::Scratch } else { From::NewestRoot };
     let mut cleaned_at: Option<Duration> = None;
-    let clock = Env::system().clock;
+    let clock = env.clock.clone();
     loop {
         let progress = |report: &PassReport| bar.say(format!("{} rows, {} merges", report.rows, report.merges));
+        feed.begins();
         let passed = tokio::select! {
             biased;
             () = &mut stop => return Ok(Outcome::Interrupted),
@@ -243,6 +248,9 @@ pub(super) async fn maintain(
             Ok(cleaned) => (passed, cleaned),
             Err(error) => (Err(error), None),
         };
+        if let (Ok(passed), Work::IndexAndClean) = (&passed, work) {
+            feed.passed(passed, ui).await;
+        }
         match (passed, watch) {
             (Ok(passed), None) => {
                 drop(bar);

@@ -18,6 +18,7 @@ mod points;
 mod recover;
 mod retention;
 mod runbook;
+mod stats;
 mod verify;
 
 use crate::failure::Outcome;
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     /// Choose how long a domain's points stay
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
+    /// Look at what was measured
+    #[command(subcommand)]
+    Stats(stats::StatsCommand),
     /// Measure what a bucket can take and give
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -108,6 +112,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Index(command) => index::run(command, ui).await,
         Command::Pins(args) => pins::run(args, ui).await,
         Command::Retention(command) => retention::run(command, ui).await,
+        Command::Stats(command) => stats::run(command, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args, ui),

@@ -1,0 +1,254 @@
+//! `tidemark stats report`: a page with plots.
+
+use super::page::{Line, PARTS, head, plot, safe, strips, table};
+use super::series::{Fold, Measured, Scale};
+use super::{Period, PeriodArgs};
+use crate::args::BucketArgs;
+use crate::context::open_bucket;
+use crate::failure::Outcome;
+use crate::ui::Ui;
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use tidemark_env::Env;
+use tidemark_format::{StatsTable, TimeNs};
+use tidemark_reader::TimeText;
+use tidemark_telemetry::TableReader;
+use tidemark_writer::open_domain;
+
+/// Events that are listed, the newest.
+const EVENTS_MAX: usize = 100;
+const SECONDS_PER_MONTH: f64 = 2_629_746.0;
+const NS_PER_S: f64 = 1e9;
+
+/// Write a page with plots that needs nothing but a browser
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    bucket: BucketArgs,
+    #[command(flatten)]
+    period: PeriodArgs,
+    /// The page
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    location: String,
+    from: String,
+    to: String,
+    rows: usize,
+    damaged: Vec<String>,
+    out: String,
+}
+
+/// Everything that the page is made of.
+struct Found {
+    domain: Measured,
+    disks: Measured,
+    events: Measured,
+    passes: Measured,
+}
+
+pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+    let bucket = open_bucket(&args.bucket)?;
+    let name = open_domain(&bucket.read_only()).await?.name;
+    let period = args.period.at(Env::system().clock.wall())?;
+    let tables = [StatsTable::DomainMinute, StatsTable::DiskMinute, StatsTable::Event, StatsTable::GcPass];
+    let read = TableReader::new(bucket.read_only()).read(&tables, period.days()).await?;
+    let damaged: Vec<_> = read.iter().flat_map(|found| found.damaged.iter().cloned()).collect();
+    let mut measured = tables.into_iter().zip(read).map(|(table, found)| Measured::new(table, found.rows, period));
+    let mut next = || measured.next().expect("there is one for each table");
+    let found = Found { domain: next(), disks: next(), events: next(), passes: next() };
+    let rows = [&found.domain, &found.disks, &found.events, &found.passes].iter().map(|of| of.rows.len()).sum();
+    let page = page(&name, &bucket.location(), period, &found, &damaged);
+    std::fs::write(&args.out, page).with_context(|| format!("write {}", args.out.display()))?;
+    let time = |time| TimeText(time).to_string();
+    let out = args.out.display().to_string();
+    let report =
+        Report { location: bucket.location(), from: time(period.from), to: time(period.to), rows, damaged, out };
+    ui.answer(&report, |report| format!("{} rows in {}", report.rows, report.out))?;
+    Ok(Outcome::Done)
+}
+
+fn page(name: &str, location: &str, period: Period, found: &Found, damaged: &[String]) -> String {
+    let Found { domain, disks, .. } = found;
+    let line = |name, columns: &[&str], fold| Line { name, series: domain.series(columns, fold, PARTS) };
+    let time = |time| TimeText(time).to_string();
+    let mut page = head(&format!("{name}: statistics"));
+    page += &format!(
+        "<h1>{}</h1><p>{} &middot; {} to {}</p>\n",
+        safe(name),
+        safe(location),
+        time(period.from),
+        time(period.to)
+    );
+    page += &tiles(found);
+    for why in damaged {
+        page += &format!("<p class=alarm>Not read: {}</p>\n", safe(why));
+    }
+    page += &plot(
+        "Recovery point",
+        "Age of the oldest acknowledged write that the bucket lacks.",
+        Scale::Seconds,
+        period,
+        &[
+            line("worst", &["rpo_max_s"], Fold::Max),
+            line("mean", &["rpo_mean_s"], Fold::Mean),
+            line("target", &["rpo_target_max_s"], Fold::Max),
+        ],
+    );
+    page += &plot(
+        "Churn",
+        "What guests wrote, and what of it went to the bucket.",
+        Scale::BytesPerSecond,
+        period,
+        &[
+            line("written by guests", &["written_bytes"], Fold::PerSecond),
+            line("shipped, before compression", &["shipped_plain_bytes"], Fold::PerSecond),
+            line("after", &["shipped_stored_bytes"], Fold::PerSecond),
+        ],
+    );
+    page += &plot(
+        "Log fill and backpressure",
+        "Part of the domain's room in the log store that is taken.",
+        Scale::Ratio,
+        period,
+        &[line("log fill", &["log_fill_max_ratio"], Fold::Max)],
+    );
+    page += &plot(
+        "Requests",
+        "Of all kinds, as they are billed.",
+        Scale::Pieces,
+        period,
+        &[line(
+            "a second",
+            &["put_requests", "get_requests", "list_requests", "delete_requests", "head_requests"],
+            Fold::PerSecond,
+        )],
+    );
+    page += &gap_map(disks, period);
+    page += &disk_table(disks);
+    page += &request_table(domain);
+    page += &event_table(&found.events);
+    page + "</main></html>\n"
+}
+
+fn tiles(found: &Found) -> String {
+    let domain = &found.domain;
+    let most = |column| domain.rows.iter().filter_map(|row| domain.number(row, column)).reduce(f64::max);
+    let told = |value: Option<f64>, scale: Scale| value.map_or("not measured".to_owned(), |value| scale.told(value));
+    let (plain, stored) = (domain.sum("shipped_plain_bytes"), domain.sum("shipped_stored_bytes"));
+    let ratio = if stored > 0.0 { format!("{:.2}", plain / stored) } else { "nothing shipped".to_owned() };
+    let tiles = [
+        (told(most("rpo_max_s"), Scale::Seconds), "worst recovery point"),
+        (domain.sum_told("written_bytes", Scale::Bytes), "written by guests"),
+        (domain.sum_told("shipped_stored_bytes", Scale::Bytes), "shipped"),
+        (ratio, "compression"),
+        (told(most("log_fill_max_ratio"), Scale::Ratio), "most of the log taken"),
+        (domain.sum_told("held_s", Scale::Seconds), "guests held, summed over writes"),
+        (Scale::Pieces.told(found.passes.rows.len() as f64), "passes of maintenance"),
+    ];
+    let tiles = tiles.map(|(value, name)| format!("<div><b>{value}</b>{name}</div>"));
+    format!("<div class=tiles>{}</div>\n", tiles.concat())
+}
+
+/// Rows of each disk, by VM/DISK.
+fn by_disk(disks: &Measured, period: Period) -> BTreeMap<String, Measured> {
+    let mut rows: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for row in &disks.rows {
+        let name = |column| disks.cell(row, column).text().unwrap_or_default();
+        rows.entry(format!("{}/{}", name("vm"), name("disk"))).or_default().push(row.clone());
+    }
+    rows.into_iter().map(|(name, rows)| (name, Measured::new(StatsTable::DiskMinute, rows, period))).collect()
+}
+
+fn gap_map(disks: &Measured, period: Period) -> String {
+    // The mean of each row is 1 only if every look of the minute found the disk restorable.
+    let worst = |of: &Measured| {
+        let mut of_parts: Vec<Option<f64>> = of.series(&["restorable_mean_ratio"], Fold::Mean, PARTS);
+        of_parts.iter_mut().flatten().for_each(|value| *value = if *value > 0.999 { 1.0 } else { *value });
+        of_parts
+    };
+    let of_disks = by_disk(disks, period);
+    let drawn: Vec<_> = of_disks.iter().map(|(name, of)| (name.clone(), worst(of))).collect();
+    strips(
+        "Gap map",
+        "Green: every point of the minute can be restored. Red: a gap, or a seed under way. Blank: nobody measured.",
+        period,
+        &drawn,
+    )
+}
+
+fn disk_table(disks: &Measured) -> String {
+    let names = [
+        "disk",
+        "writes",
+        "written",
+        "read",
+        "write latency p99",
+        "overwritten",
+        "touched in a minute",
+        "entropy",
+        "compressed to",
+    ];
+    let rows = by_disk(disks, disks.period).into_iter().map(|(name, of)| {
+        let known = |column: &str| of.rows.iter().filter_map(|row| of.number(row, column)).collect::<Vec<_>>();
+        let mean = |column, scale: Scale| match &known(column)[..] {
+            [] => "unknown".to_owned(),
+            values => scale.told(values.iter().sum::<f64>() / values.len() as f64),
+        };
+        let most = |column, scale: Scale| {
+            known(column).into_iter().reduce(f64::max).map_or("unknown".to_owned(), |value| scale.told(value))
+        };
+        vec![
+            safe(&name),
+            of.sum_told("writes", Scale::Pieces),
+            of.sum_told("written_bytes", Scale::Bytes),
+            of.sum_told("read_bytes", Scale::Bytes),
+            most("write_latency_p99_s", Scale::Seconds),
+            mean("overwrite_ratio", Scale::Ratio),
+            most("touched_bytes", Scale::Bytes),
+            mean("entropy_ratio", Scale::Ratio),
+            mean("compressed_ratio", Scale::Ratio),
+        ]
+    });
+    table("Disks", &names, &rows.collect::<Vec<_>>())
+}
+
+fn request_table(domain: &Measured) -> String {
+    let covered = domain.sum("period_s");
+    let kinds = [
+        ("PUT", "put_requests", Some("put_bytes")),
+        ("of them statistics", "statistics_put_requests", Some("statistics_put_bytes")),
+        ("GET", "get_requests", Some("get_bytes")),
+        ("LIST", "list_requests", None),
+        ("DELETE", "delete_requests", None),
+        ("HEAD", "head_requests", None),
+    ];
+    let row = |(name, requests, bytes): (&str, &str, Option<&str>)| {
+        let count = domain.sum(requests);
+        let month =
+            if covered > 0.0 { Scale::Pieces.told(count / covered * SECONDS_PER_MONTH) } else { "unknown".to_owned() };
+        let bytes = bytes.map_or(String::new(), |bytes| domain.sum_told(bytes, Scale::Bytes));
+        vec![name.to_owned(), domain.sum_told(requests, Scale::Pieces), bytes, month]
+    };
+    table("Requests of the appliance", &["kind", "in this time", "bytes", "in a month at this rate"], &kinds.map(row))
+}
+
+fn event_table(events: &Measured) -> String {
+    let rows = events.rows.iter().rev().take(EVENTS_MAX).map(|row| {
+        let text = |column| events.cell(row, column).text().unwrap_or_default();
+        let micros = row[0].number().unwrap_or_default();
+        let time = TimeText(TimeNs::new((micros / 1e6 * NS_PER_S) as u64)).to_string();
+        let about =
+            [text("vm"), text("disk")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+        let class = if text("severity") == "error" { " class=alarm" } else { "" };
+        let kind = format!("<span{class}>{}</span>", safe(text("kind")));
+        vec![time.get(..19).unwrap_or(&time).replace('T', " "), kind, safe(&about), safe(text("message"))]
+    });
+    table("Events, newest first", &["time (UTC)", "kind", "about", ""], &rows.collect::<Vec<_>>())
+}
