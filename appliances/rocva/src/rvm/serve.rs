@@ -19,13 +19,15 @@ use tidemark_io_filter::{
     Volume, ZeroOptions,
 };
 use tidemark_overlay::{HydrateOptions, Hydrator, ImageSource, Overlay, UNIT_BYTES};
-use tidemark_reader::{Domain, ReaderOptions};
+use tidemark_reader::{Domain, PinOptions, ReaderOptions};
 use tokio::sync::watch;
 
 /// Who may connect to the socket: its owner.
 const SOCKET_MODE: u32 = 0o600;
 /// Between two notes of how far it is.
 const NOTE_EVERY: Duration = Duration::from_millis(250);
+/// How long what the disks are read by stays in the bucket if the process dies: time to start it again.
+const PIN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves the disks of the VM whose directory this is, until `stop` comes.
 ///
@@ -40,7 +42,10 @@ pub async fn serve_rvm(dir: &Path, env: Env, stop: impl Future<Output = ()>) -> 
     let spec = spec.ok_or_else(|| Error::NoRecovery { dir: dir.to_owned() })?;
     let url = spec.url.parse().map_err(|e: tidemark_bucket::Error| failed(chain(&e)))?;
     let bucket = Bucket::open(&url, &BucketOptions::default()).map_err(|e| failed(chain(&e)))?;
-    let domain = Domain::open(bucket.read_only(), ReaderOptions::default(), env.clone()).await?;
+    // The guest's disks are in the bucket alone until they are local: maintenance must leave them there.
+    let pin = PinOptions { pinner: bucket.pinner(), owner: format!("recovery in {vm}"), lifetime: PIN_LIFETIME };
+    let reader = ReaderOptions { pin: Some(pin), ..ReaderOptions::default() };
+    let domain = Domain::open(bucket.read_only(), reader, env.clone()).await?;
     let mut disks = Vec::new();
     for disk in &spec.disks {
         let image = domain.disk(DiskId::new(disk.id), Lsn::new(spec.lsn)).await?;
@@ -73,8 +78,13 @@ pub async fn serve_rvm(dir: &Path, env: Env, stop: impl Future<Output = ()>) -> 
     }
     end.send_replace(true);
     serving.await.ok();
+    let all_local = overlays.iter().all(|overlay| overlay.finished().is_some());
     let close = move || overlays.iter().try_for_each(|overlay| overlay.close());
     let closed = tokio::task::spawn_blocking(close).await.map_err(|e| failed(e.to_string()))?;
+    // Else it may be started again, and then needs the same point.
+    if all_local && let Err(error) = domain.unpin().await {
+        tracing::warn!(error = chain(&error), "a pin is left, and runs out by itself");
+    }
     closed.map_err(|e| failed(chain(&e)))
 }
 
