@@ -107,7 +107,8 @@ impl Runner {
             self.site.job.save(self.recovery.record())?;
             told(&self.recovery);
             let phase = self.recovery.record().phase;
-            if phase.is_at_rest() {
+            // What is settled can still be reverted.
+            if phase == Phase::Reverted || phase == Phase::Settled && wishes.is_empty() {
                 return Ok(phase);
             }
             if phase == Phase::Up && until == Until::Up {

@@ -243,6 +243,9 @@ async fn fault_cut_off_at_a_hundred_moments_a_recovery_ends_the_same() {
         assert!(bench.fakes.world().running.values().all(|local| *local) && bench.fakes.world().served.is_empty());
         let record = runner.recovery().record();
         assert!(record.steps.iter().all(|step| step.state == StepState::Done && step.ended_ns >= step.began_ns));
+        let mut runner = bench.resume(runner).await;
+        assert_eq!(run(&mut runner, Until::Settled, &[Wish::Revert("enough".into())]).await, Phase::Reverted);
+        assert!(bench.fakes.world().running.is_empty());
     }
 }
 

@@ -116,8 +116,8 @@ fn everything_that_a_writer_makes_follows_the_grammars_and_is_what_inspect_shows
     let listed = tidemark.json(["inspect", &url]);
     let keys: Vec<_> =
         listed["objects"].as_array().unwrap().iter().map(|o| o["key"].as_str().unwrap().to_owned()).collect();
-    // Tables of the index have a grammar of their own: Parquet.
-    let others = ["tidemark.json", "v/probe/", "idx/"];
+    // Tables of the index and of statistics have a grammar of their own: Parquet.
+    let others = ["tidemark.json", "v/probe/", "v/stats/", "idx/"];
     let keys: Vec<_> = keys.into_iter().filter(|key| !others.iter().any(|other| key.starts_with(other))).collect();
     let files: Vec<_> = keys.iter().map(|key| bucket.join(key)).collect();
     let mut kinds = BTreeSet::new();
