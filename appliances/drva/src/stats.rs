@@ -170,6 +170,7 @@ impl Statistics {
         loop {
             let after = lock(&self.followed).last_seq;
             let page = self.events.page(EventQuery { after, wait_s: 0, limit: EVENTS_PER_PAGE_MAX }).await;
+            let open: Vec<String> = lock(&self.shelves).keys().cloned().collect();
             let mut followed = lock(&self.followed);
             followed.lost += page.lost;
             if page.events.is_empty() {
@@ -182,7 +183,7 @@ impl Statistics {
                 // What concerns the appliance as a whole concerns each domain in it.
                 let domains = match event.domain {
                     Some(domain) => vec![domain],
-                    None => lock(&self.shelves).keys().cloned().collect(),
+                    None => open.clone(),
                 };
                 for domain in domains {
                     let waiting = followed.waiting.entry(domain).or_default();
@@ -245,13 +246,16 @@ impl Statistics {
         let mut readings = appliance.readings();
         {
             use ApplianceMeasure as M;
-            let followed = lock(&self.followed);
-            let [info, warning, error] = followed.counts;
+            // Of these locks nobody who scrapes holds two.
+            let ([info, warning, error], given_up) = {
+                let followed = lock(&self.followed);
+                (followed.counts, followed.lost)
+            };
             readings.sum(M::EventsInfo, info).sum(M::EventsWarning, warning).sum(M::EventsError, error);
             let spools: Vec<_> = lock(&self.shelves).values().map(|shelf| shelf.spool.clone()).collect();
             let waiting: usize = spools.iter().map(|spool| lock(spool).waiting_files()).sum();
             let lost: u64 = spools.iter().map(|spool| lock(spool).lost_rows()).sum();
-            readings.now(M::SpooledFiles, waiting as f64).sum(M::LostRows, followed.lost + lost);
+            readings.now(M::SpooledFiles, waiting as f64).sum(M::LostRows, given_up + lost);
         }
         let look = |host: &Arc<Host>| match host.served() {
             Some(served) => look_at(host, &served),
