@@ -4,7 +4,7 @@
 //! killed anywhere leaves objects that nobody names; the next pass deletes them.
 //!
 //! Memory: for each segment up to the horizon some 100 bytes, for each object of the bucket its key, and what
-//! [`MaintenanceOptions::rows_held_max`] and [`crate::rewrite`] say.
+//! [`crate::MaintenanceOptions::rows_held_max`] and [`crate::rewrite`] say.
 
 use crate::core::compact::{Survey, choose};
 use crate::core::garbage::Reach;

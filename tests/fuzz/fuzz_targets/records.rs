@@ -1,4 +1,4 @@
-//! Claims, hints and roots: as they come, and with the input as the body of a right envelope.
+//! Claims, hints, roots, ledgers and pins: as they come, and with the input as the body of a right envelope.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tidemark_format::*;
@@ -6,7 +6,8 @@ use tidemark_fuzz::{bounded, forge};
 
 fuzz_target!(|bytes: &[u8]| {
     let body = bytes.get(48..).unwrap_or(bytes);
-    for object in [bytes.to_vec(), forge::record(1, 1, body), forge::record(2, 1, body), forge::record(3, 1, body)] {
+    let forged = [1, 2, 3, 5, 6].map(|kind| forge::record(kind, 1, body));
+    for object in [bytes.to_vec()].into_iter().chain(forged) {
         let mut domain = DomainId::new([7; 16]);
         // An object that decodes for another domain tells which: ask again as that domain.
         for _ in 0..2 {
@@ -22,6 +23,28 @@ fuzz_target!(|bytes: &[u8]| {
                 Ok(root) => {
                     let again = root.encode().expect("what decodes can be encoded");
                     assert_eq!(Root::decode_copy(&again, domain), Ok(root));
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        for _ in 0..2 {
+            match bounded(object.len(), || Pin::decode(&object, domain)) {
+                Err(FormatError::WrongDomain { found, .. }) => domain = found,
+                Ok(pin) => assert_eq!(Pin::decode(&pin.encode(), domain), Ok(pin)),
+                Err(_) => break,
+            }
+        }
+        let mut expect = Expect { domain, key: ObjectKey::Ledger { epoch: Epoch::new(1) } };
+        for _ in 0..3 {
+            match bounded(object.len(), || Ledger::decode(&object, &expect)) {
+                Err(FormatError::WrongDomain { found, .. }) => expect.domain = found,
+                Err(FormatError::Misplaced { found, .. }) => {
+                    expect.key = found.parse().expect("a ledger names its key")
+                }
+                Ok(ledger) => {
+                    let again = ledger.encode().expect("what decodes can be encoded");
+                    assert_eq!(Ledger::decode(&again, &expect), Ok(ledger));
                     break;
                 }
                 Err(_) => break,
