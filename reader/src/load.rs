@@ -162,7 +162,7 @@ impl DiskImage {
 }
 
 /// Where the blocks of a data piece are. The index knows it of log segments; a compact segment, which came later, says it itself.
-fn places(disk: DiskId, piece: &Piece<Place>, place: Place, segment: &Segment) -> Vec<(Extent, Place)> {
+pub(crate) fn places(disk: DiskId, piece: &Piece<Place>, place: Place, segment: &Segment) -> Vec<(Extent, Place)> {
     //= SPEC.md#compact-segments
     //# CS-3
     if place.segment != Place::INDEXED || segment.head.header.identity.kind != SegmentKind::Compact {

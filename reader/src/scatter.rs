@@ -8,14 +8,14 @@
 use crate::core::scatter::{Holds, Item, Plan};
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
-use crate::load::in_frames;
+use crate::load::{in_frames, places};
 use crate::maps::{Place, REGION_BLOCKS};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::State;
-use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Lsn, ObjectKey};
+use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Lsn, ObjectKey, Role};
 use tidemark_history::Segment;
 use tokio::sync::mpsc;
 
@@ -76,20 +76,41 @@ impl DiskImage {
         let map = self.map_of(part.start / REGION_BLOCKS).await?;
         let mut last: Option<(Lsn, ObjectKey)> = None;
         for piece in map.clipped(part) {
-            let holds = match piece.state {
-                State::Zero | State::Unmap => Holds::Zeros,
-                State::Unknown => Holds::Unknown,
-                State::Data(place) => {
-                    let key = match last.filter(|(lsn, _)| *lsn == piece.lsn && place.segment == Place::INDEXED) {
-                        Some((_, key)) => key,
-                        None => self.key_of(piece.lsn, place).await?,
-                    };
-                    last = Some((piece.lsn, key));
-                    carriers.entry(key).or_insert((piece.lsn, place));
-                    Holds::Data { carrier: key, block: place.block }
+            let place = match piece.state {
+                State::Zero | State::Unmap => {
+                    plan.add(piece.extent, Holds::Zeros);
+                    continue;
                 }
+                State::Unknown => {
+                    plan.add(piece.extent, Holds::Unknown);
+                    continue;
+                }
+                State::Data(place) => place,
             };
-            plan.add(piece.extent, holds);
+            let key = match last.filter(|(lsn, _)| *lsn == piece.lsn && place.segment == Place::INDEXED) {
+                Some((_, key)) => key,
+                None => self.key_of(piece.lsn, place).await?,
+            };
+            last = Some((piece.lsn, key));
+            carriers.entry(key).or_insert((piece.lsn, place));
+            let held = match key {
+                // Where its bytes are, a compact segment says itself.
+                ObjectKey::Base { role: Role::Maintenance, .. } if place.segment == Place::INDEXED => {
+                    places(self.id, &piece, place, &*self.segment(piece.lsn, place).await?)
+                }
+                _ => vec![(piece.extent, place)],
+            };
+            let mut at = piece.extent.start;
+            for (extent, place) in held {
+                if at < extent.start {
+                    plan.add(Extent::new(at, extent.start - at), Holds::Unknown);
+                }
+                plan.add(extent, Holds::Data { carrier: key, block: place.block });
+                at = extent.end();
+            }
+            if at < piece.extent.end() {
+                plan.add(Extent::new(at, piece.extent.end() - at), Holds::Unknown);
+            }
         }
         Ok(())
     }

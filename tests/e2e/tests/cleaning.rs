@@ -5,11 +5,12 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidemark_bucket::{Bucket, BucketOptions, Fault, Faults, Op};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
-    DiskId, Epoch, ErrorKind, Expect, KeyFamily, Ledger, Lsn, ObjectKey, Policy, Retention, Role, SegmentDraft,
+    DiskId, Epoch, ErrorKind, Expect, Extent, KeyFamily, Ledger, Lsn, ObjectKey, Policy, Retention, Role, SegmentDraft,
     SegmentHead, TimeNs, seal_segment,
 };
 use tidemark_gc::{CleanReport, Error, From, Maintainer, MaintenanceOptions};
@@ -27,6 +28,8 @@ struct World {
     env: Env,
     images: BTreeMap<Lsn, Vec<u8>>,
     writes: u64,
+    /// Bytes that were compared as hydration streams them.
+    streamed: AtomicUsize,
 }
 
 fn options() -> MaintenanceOptions {
@@ -47,7 +50,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(START));
         let env = Env::seeded(7, Arc::clone(&clock));
         create_domain(&bucket.appender(), "cleaned", &env).await.unwrap();
-        Self { clock, env, images: BTreeMap::new(), writes: 0 }
+        Self { clock, env, images: BTreeMap::new(), writes: 0, streamed: AtomicUsize::new(0) }
     }
 
     /// An owner that writes so many times two blocks, one a minute and a segment for each, and closes its epoch.
@@ -119,6 +122,16 @@ impl World {
         let image = domain.disk(DiskId::new(1), lsn).await.unwrap();
         let shown = image.read(0, (BLOCKS * 512) as usize).await.unwrap();
         assert!(shown == self.images[&lsn], "lsn {lsn} of {domain:?}");
+        // What hydration streams object by object is the same, as far as it goes.
+        let (to, mut streamed) = tokio::sync::mpsc::channel(1000);
+        image.scatter(&[Extent::new(0, BLOCKS)], &to).await.unwrap();
+        drop(to);
+        while let Some(batch) = streamed.recv().await {
+            for (offset, bytes) in batch {
+                assert!(bytes == self.images[&lsn][offset as usize..][..bytes.len()], "lsn {lsn} of {domain:?}");
+                self.streamed.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
+        }
     }
 }
 
@@ -179,6 +192,7 @@ async fn steady_overwrites_leave_a_bucket_that_does_not_grow() {
     }
     let refused = world.check(&bucket).await;
     assert!(refused > 600, "{refused} of 780 points are gone");
+    assert!(world.streamed.load(Ordering::Relaxed) > 0);
     let (early, late) = (sizes[3], sizes[11]);
     assert!(late < early + early / 4, "it grows: {sizes:?}");
     assert!(written > 0 && written < replaced / 2, "{written} of {replaced} bytes were written again");
