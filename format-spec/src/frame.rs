@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::error::{FormatError, Result};
-use crate::ids::BLOCK_BYTES;
+use crate::ids::{BLOCK_BYTES, Extent};
 use std::ops::Range;
 
 /// Plaintext bytes in a frame at most (SPEC.md §frames).
@@ -239,6 +239,23 @@ pub(crate) fn put_frames(out: &mut Vec<u8>, frames: &[FrameEntry]) {
     }
 }
 
+/// Blocks that lie in one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePart {
+    /// The blocks.
+    pub extent: Extent,
+    /// Number of the frame.
+    pub frame: u32,
+    from: usize,
+}
+
+impl FramePart {
+    /// Where their bytes are in the frame's plaintext.
+    pub fn plain_range(&self) -> Range<usize> {
+        self.from..self.from + self.extent.byte_len() as usize
+    }
+}
+
 impl FrameDir {
     /// Checks and keeps a FRAMEDIR section of `count` frames, `data_len` stored bytes and `stream_blocks` of plaintext.
     ///
@@ -325,6 +342,22 @@ impl FrameDir {
         let i = self.stream_at.partition_point(|&at| u64::from(at) <= block).checked_sub(1)?;
         let offset = u32::try_from(stream_byte - u64::from(self.stream_at[i]) * BLOCK_BYTES).ok()?;
         (offset < self.entries[i].plain_len).then_some((i, offset))
+    }
+
+    /// Cuts blocks that lie from `stream_block` of the plaintext stream on at the edges of their frames. Ends early where no frame
+    /// holds them, which decoding rules out.
+    pub fn cut(&self, extent: Extent, stream_block: u64) -> impl Iterator<Item = FramePart> + '_ {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            if done == extent.len {
+                return None;
+            }
+            let (frame, from) = self.locate((stream_block + done) * BLOCK_BYTES)?;
+            let left = (u64::from(self.entries[frame].plain_len) - u64::from(from)) / BLOCK_BYTES;
+            let part = Extent::new(extent.start + done, left.min(extent.len - done));
+            done += part.len;
+            Some(FramePart { extent: part, frame: frame as u32, from: from as usize })
+        })
     }
 
     /// Where frame `i` begins in the plaintext stream, in bytes.

@@ -276,6 +276,18 @@ impl PackedIndex {
         }
     }
 
+    /// Calls `each` for the data that the write `lsn` left in `extent` of `disk`: which blocks, in order, and where they begin in the
+    /// plaintext stream, in blocks.
+    pub fn for_each_data_of(&self, disk: DiskId, extent: Extent, lsn: Lsn, mut each: impl FnMut(Extent, u64)) {
+        self.for_each_overlapping(disk, extent, |placed| {
+            let row = placed.row;
+            let shared = row.extent.intersection(extent).filter(|_| row.lsn == lsn && row.kind == RowKind::Data);
+            if let Some(shared) = shared {
+                each(shared, placed.stream_block + (shared.start - row.extent.start));
+            }
+        });
+    }
+
     fn unpack(&self, chunk: &Chunk) -> impl Iterator<Item = PlacedRow> + use<> {
         let mut cursor = Cursor::new("index", &self.bytes[chunk.offset as usize..]);
         let columns = Columns::take(&mut cursor).expect("the chunk was decoded before");

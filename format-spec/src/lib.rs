@@ -34,8 +34,8 @@ pub use error::FormatError;
 pub use event::{BaseRef, Event, EventBody, Level};
 pub use fields::{Fields, Value};
 pub use frame::{
-    FRAME_PLAIN_BYTES_MAX, FrameCodec, FrameCompressor, FrameDecoder, FrameDir, FrameEntry, StoredFrame, check_stored,
-    compress_frame, decode_frame,
+    FRAME_PLAIN_BYTES_MAX, FrameCodec, FrameCompressor, FrameDecoder, FrameDir, FrameEntry, FramePart, StoredFrame,
+    check_stored, compress_frame, decode_frame,
 };
 pub use genesis::Genesis;
 pub use header::{

@@ -9,13 +9,13 @@
 use crate::core::compact::{Survey, choose};
 use crate::core::garbage::Reach;
 use crate::core::liveness::{Needed, Standing, Sweep};
-use crate::core::merge::Merge;
-use crate::core::plan::runs;
+use crate::core::plan::{Run, runs};
 use crate::error::{Error, Result};
 use crate::maintainer::{Maintainer, PassReport};
 use crate::output::Part;
 use crate::rewrite::{Group, compact};
-use crate::source::Source;
+use crate::source::{Merged, Source};
+use crate::status::newest_root;
 use futures::stream::{self, StreamExt};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -116,8 +116,9 @@ impl Maintainer {
     /// # Errors
     /// As [`Self::clean`].
     pub async fn plan_clean(&self, retained: Option<Retained>) -> Result<CleanReport> {
-        let root = self.roots.newest(self.roots.copy().await.as_ref()).await?;
-        let Some(mut root) = root else { return Ok(CleanReport::default()) };
+        let Some(mut root) = newest_root(self.bucket.read_only(), self.domain).await? else {
+            return Ok(CleanReport::default());
+        };
         root.retained = retained.or(root.retained);
         let surveyed = self.survey(&root).await?;
         let mut report = CleanReport { held_back: surveyed.held_back(&root), ..CleanReport::default() };
@@ -156,29 +157,27 @@ impl Maintainer {
     async fn survey(&self, root: &Root) -> Result<Surveyed> {
         let retained = root.offers();
         let through = closed_before(root).map_or(Lsn::ZERO, |closed| closed.min(retained.horizon.lsn));
+        let all = runs(root);
         // Behind the horizon everything is needed, and no sweep looks at it.
         let horizon = retained.horizon.lsn;
         let mut surveyed = Surveyed {
             segments: Vec::new(),
             groups: Vec::new(),
-            needed_rows: runs(root).iter().map(|run| if run.first > horizon { u64::MAX } else { 0 }).collect(),
+            needed_rows: all.iter().map(|run| if run.first > horizon { u64::MAX } else { 0 }).collect(),
             standing: standing(&self.tables, root).await?,
         };
-        for (number, table) in root.tables_of(TableKind::Segments).enumerate() {
-            for_each_segment(&self.tables, table, Lsn::new(1)..=through, |row| {
-                surveyed.segments.extend((row.last_lsn <= through).then(|| Survey::of(&row, number)));
-                Ok(())
-            })
-            .await?;
-        }
+        let run_of = |lsn: Lsn| all.partition_point(|run| run.last < lsn);
+        let add = |row: &SegmentRow| {
+            surveyed.segments.extend((row.last_lsn <= through).then(|| Survey::of(row, run_of(row.first_lsn))));
+        };
+        self.tables.for_each_segment(root, Lsn::new(1)..=through, add).await?;
         if surveyed.segments.is_empty() {
             return Ok(surveyed);
         }
-        let ends: Vec<Lsn> = runs(root).iter().map(|run| run.last).collect();
         let mut sweeping = Sweeping::begin(&self.tables, root, &retained, &surveyed.standing).await?;
         while let Some(needed) = sweeping.next().await? {
             let row = needed.placed.row;
-            surveyed.needed_rows[ends.partition_point(|end| *end < row.lsn)] += 1;
+            surveyed.needed_rows[run_of(row.lsn)] += 1;
             let at = surveyed.segments.partition_point(|survey| survey.last < row.lsn);
             if let Some(survey) = surveyed.segments.get_mut(at) {
                 survey.needed_rows += 1;
@@ -214,7 +213,9 @@ impl Maintainer {
             let tables = self.gather(&root, &retained, &surveyed, now, &drop_from, &mut needed).await?;
             for (range, needed) in now.iter().zip(needed) {
                 let group = &surveyed.segments[range.clone()];
-                let rows = segment_rows(&self.tables, &root, group[0].first, group[group.len() - 1].last).await?;
+                let mut rows = Vec::new();
+                let lsns = group[0].first..=group[group.len() - 1].last;
+                self.tables.for_each_segment(&root, lsns, |row| rows.push(row.clone())).await?;
                 let row = self.put_compact(Group { rows, needed }, &retained, report).await?;
                 report.replaced += group.len() as u64;
                 report.replaced_bytes += group.iter().map(|survey| survey.bytes).sum::<u64>();
@@ -222,13 +223,10 @@ impl Maintainer {
                 progress(report);
             }
             if !drop_from.is_empty() {
-                let is_old = |table: &TableRef| {
-                    let all = runs(&root);
-                    let of_run = |run: &usize| (all[*run].first, all[*run].last) == (table.first_lsn, table.last_lsn);
-                    table.kind == TableKind::Rows && drop_from.iter().any(of_run)
-                };
-                let kept: Vec<TableRef> = root.tables.iter().filter(|table| !is_old(table)).copied().collect();
-                root.tables = kept.into_iter().chain(tables).collect();
+                let all = runs(&root);
+                let is_old = |table: &TableRef| drop_from.iter().any(|run| all[*run].owns(table));
+                root.tables.retain(|table| table.kind != TableKind::Rows || !is_old(table));
+                root.tables.extend(tables);
                 drop_from.clear();
             }
             left = later;
@@ -326,23 +324,18 @@ impl Maintainer {
         let Some(closed) = closed_before(root) else { return Ok(None) };
         let mut parts: Vec<LedgerPart> = Vec::new();
         let mut last_time = TimeNs::default();
-        for table in root.tables_of(TableKind::Segments) {
-            for_each_segment(&self.tables, table, Lsn::new(1)..=closed, |row| {
-                last_time = row.last_time;
-                add_part(&mut parts, &row);
-                Ok(())
-            })
-            .await?;
-        }
+        let add = |row: &SegmentRow| {
+            last_time = row.last_time;
+            add_part(&mut parts, row);
+        };
+        self.tables.for_each_segment(root, Lsn::new(1)..=closed, add).await?;
         let epochs = root.epochs[..root.epochs.len() - 1].to_vec();
         let through = self.tail_of(epochs[epochs.len() - 1].epoch, &parts, closed, last_time, root).await?;
         let retained = root.offers();
         let (domain, first_time) = (self.domain, root.first_time);
         let epoch = self.owned().await?.output().epoch();
         let ledger = Ledger { domain, epoch, through, first_time, epochs, parts, retained };
-        let key = ledger.key();
-        let bytes = ledger.encode().map_err(|source| Error::Format { key, source })?;
-        self.put_own_ledger(key, bytes).await?;
+        self.put_own_ledger(&ledger).await?;
         Ok(Some(ledger))
     }
 
@@ -392,13 +385,8 @@ impl Surveyed {
         if self.segments.is_empty() {
             return Vec::new();
         }
-        let rows = runs(root).into_iter().map(|run| {
-            let tables = root.tables_of(TableKind::Rows);
-            tables
-                .filter(|table| (table.first_lsn, table.last_lsn) == (run.first, run.last))
-                .map(|table| table.rows)
-                .sum::<u64>()
-        });
+        let rows_of = |run: Run| run.tables(root, TableKind::Rows).map(|table| table.rows).sum::<u64>();
+        let rows = runs(root).into_iter().map(rows_of);
         let needed = self.needed_rows.iter();
         // A row of which several parts are needed counts as often: then less is dropped than could be.
         let dead = rows.zip(needed).map(|(rows, needed)| (rows, rows.saturating_sub(*needed)));
@@ -437,44 +425,6 @@ fn add_part(parts: &mut Vec<LedgerPart>, row: &SegmentRow) {
     });
 }
 
-/// Shows the segments of a table that hold some of `lsns`, in order.
-async fn for_each_segment(
-    tables: &Tables,
-    table: &TableRef,
-    lsns: std::ops::RangeInclusive<Lsn>,
-    mut each: impl FnMut(SegmentRow) -> Result<()>,
-) -> Result<()> {
-    let touches = |first: Lsn, last: Lsn| first <= *lsns.end() && *lsns.start() <= last;
-    if !touches(table.first_lsn, table.last_lsn) {
-        return Ok(());
-    }
-    let footer = tables.load_footer(table).await?;
-    for (number, group) in footer.groups().iter().enumerate() {
-        let (first, last) = group.lsns(TableKind::Segments);
-        if touches(first, last) {
-            for row in tables.load::<SegmentRow>(table, &footer, number).await? {
-                if touches(row.first_lsn, row.last_lsn) {
-                    each(row)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The segments that hold LSNs from `first` to `last`.
-async fn segment_rows(tables: &Tables, root: &Root, first: Lsn, last: Lsn) -> Result<Vec<SegmentRow>> {
-    let mut rows = Vec::new();
-    for table in root.tables_of(TableKind::Segments) {
-        for_each_segment(tables, table, first..=last, |row| {
-            rows.push(row);
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(rows)
-}
-
 /// What the events of the index say of blocks that are gone.
 async fn standing(tables: &Tables, root: &Root) -> Result<Vec<Standing>> {
     let mut found = Vec::new();
@@ -498,26 +448,17 @@ async fn standing(tables: &Tables, root: &Root) -> Result<Vec<Standing>> {
 
 /// A sweep over all rows of the index up to the horizon.
 struct Sweeping<'a> {
-    sources: Vec<Source<'a>>,
-    merge: Merge,
+    rows: Merged<'a>,
     sweep: Sweep,
     ended: bool,
 }
 
 impl<'a> Sweeping<'a> {
     async fn begin(tables: &'a Tables, root: &Root, retained: &Retained, standing: &[Standing]) -> Result<Self> {
-        let mut sources = Vec::new();
-        for run in runs(root).iter().filter(|run| run.first <= retained.horizon.lsn) {
-            let of_run = |table: &&TableRef| (table.first_lsn, table.last_lsn) == (run.first, run.last);
-            sources.push(Source::tables(tables, root.tables_of(TableKind::Rows).filter(of_run).copied()));
-        }
-        let mut merge = Merge::default();
-        for (number, source) in sources.iter_mut().enumerate() {
-            if let Some(row) = source.next().await? {
-                merge.offer(number, row);
-            }
-        }
-        Ok(Self { sources, merge, sweep: Sweep::new(retained, standing), ended: false })
+        let all = runs(root).into_iter().filter(|run| run.first <= retained.horizon.lsn);
+        let sources = all.map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied()));
+        let rows = Merged::begin(sources.collect()).await?;
+        Ok(Self { rows, sweep: Sweep::new(retained, standing), ended: false })
     }
 
     /// The next part of a row that some offered point needs.
@@ -529,13 +470,8 @@ impl<'a> Sweeping<'a> {
             if self.ended {
                 return Ok(None);
             }
-            match self.merge.pop() {
-                Some((row, number)) => {
-                    self.sweep.push(row);
-                    if let Some(row) = self.sources[number].next().await? {
-                        self.merge.offer(number, row);
-                    }
-                }
+            match self.rows.next().await? {
+                Some(row) => self.sweep.push(row),
                 None => {
                     self.sweep.finish();
                     self.ended = true;
@@ -593,14 +529,8 @@ async fn reach(
 async fn need_root(reach: &mut Reach, tables: &Tables, root: &Root) -> Result<()> {
     reach.need([root.key()]);
     reach.need(root.tables.iter().map(TableRef::key));
-    for table in root.tables_of(TableKind::Segments) {
-        for_each_segment(tables, table, table.first_lsn..=table.last_lsn, |row| {
-            reach.need([row.key()]);
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(())
+    let all = Lsn::new(1)..=root.through.lsn;
+    Ok(tables.for_each_segment(root, all, |row| reach.need([row.key()])).await?)
 }
 
 /// Objects that may be deleted, with their lengths.

@@ -1,21 +1,20 @@
 //! The shell: reads what is new, builds runs, merges them, publishes roots, one step after the other.
 
 use crate::claim;
-use crate::core::merge::Merge;
-use crate::core::plan::{Run, next_merge, next_run, runs};
+use crate::core::plan::{Run, is_of_timeline, next_merge, next_run, runs};
 use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
 use crate::output::{Output, Part};
 use crate::retain::plan_of;
-use crate::source::Source;
+use crate::source::{Merged, Source};
 use crate::status::{IndexStatus, genesis};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tidemark_bucket::Appender;
 use tidemark_env::Env;
 use tidemark_format::{
-    DomainId, Epoch, EpochStart, EventBody, EventRow, Hint, Ledger, Lsn, ObjectKey, PlacedRow, Retained, Root,
-    SegmentRow, Seq, TableKind, TableRef, Through, with_causes,
+    DomainId, Epoch, EpochStart, EventRow, Hint, Ledger, Lsn, ObjectKey, PlacedRow, Retained, Root, SegmentRow, Seq,
+    TableKind, TableRef, Through, with_causes,
 };
 use tidemark_history::{Heads, Log, Past, Roots, Segment, Tables, Walk, time_in};
 
@@ -61,7 +60,7 @@ pub struct Maintainer {
     pub(crate) options: MaintenanceOptions,
     pub(crate) env: Env,
     pub(crate) domain: DomainId,
-    pub(crate) heads: Heads,
+    pub(crate) heads: Arc<Heads>,
     pub(crate) roots: Roots,
     pub(crate) tables: Arc<Tables>,
     pub(crate) owned: Option<Owned>,
@@ -93,7 +92,7 @@ impl Maintainer {
     /// `NoDomain`, `Features`, `Format`; store errors.
     pub async fn open(bucket: Appender, options: MaintenanceOptions, env: Env) -> Result<Self> {
         let domain = genesis(&bucket).await?.domain;
-        let heads = Heads::new(bucket.read_only().clone(), domain, &options.heads());
+        let heads = Arc::new(Heads::new(bucket.read_only().clone(), domain, &options.heads()));
         let roots = Roots::new(bucket.read_only().clone(), domain);
         let tables = Arc::new(Tables::new(bucket.read_only().clone(), domain, CACHE_BYTES));
         Ok(Self { bucket, options, env, domain, heads, roots, tables, owned: None, base: None })
@@ -167,7 +166,7 @@ impl Maintainer {
         };
         let Some(ledger) = ledger else { return Ok((None, retained)) };
         let mut tables = Vec::new();
-        let heads = Heads::new(self.bucket.read_only().clone(), self.domain, &self.options.heads());
+        let heads = Arc::clone(&self.heads);
         let mut past = Past::new(&heads, &ledger);
         loop {
             let run = past.next(usize::try_from(self.options.heads_held_max).unwrap_or(usize::MAX)).await?;
@@ -270,7 +269,7 @@ impl Maintainer {
         for segment in run {
             let format = |source| Error::Format { key: segment.key, source };
             segments.push(SegmentRow::of(&segment.head).map_err(format)?, &mut owned.output).await?;
-            for event in segment.head.events.iter().filter(|event| is_kept(&event.body)) {
+            for event in segment.head.events.iter().filter(|event| is_of_timeline(&event.body)) {
                 let row = EventRow { event: event.clone(), time: time_in(&segment.head, event.lsn) };
                 events.push(row, &mut owned.output).await?;
             }
@@ -297,36 +296,32 @@ impl Maintainer {
         let (level, lsns) = (merged[0].level + 1, (merged[0].first, merged[merged.len() - 1].last));
         self.owned().await?;
         let owned = self.owned.as_mut().expect("it was claimed just now");
-        let is_of = |table: &TableRef, run: &Run| (table.first_lsn, table.last_lsn) == (run.first, run.last);
-        let of_run = |run: &Run, kind| {
-            let run = *run;
-            root.tables_of(kind).filter(move |table| is_of(table, &run)).copied().collect::<Vec<_>>()
-        };
         let tables = &Arc::clone(&self.tables);
-        let sources = merged.iter().map(|run| Source::tables(tables, of_run(run, TableKind::Rows))).collect();
+        let sources =
+            merged.iter().map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied())).collect();
         let rows_max = self.options.table_rows_max;
         let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output).await?;
         // Segments and events of runs that follow one another do so too.
         let mut segments = Part::new(level, lsns, u64::MAX);
         let mut events = Part::new(level, lsns, u64::MAX);
         for run in merged {
-            for table in of_run(run, TableKind::Segments) {
-                let footer = tables.load_footer(&table).await?;
+            for table in run.tables(root, TableKind::Segments) {
+                let footer = tables.load_footer(table).await?;
                 for number in 0..footer.groups().len() {
-                    for row in tables.load::<SegmentRow>(&table, &footer, number).await? {
+                    for row in tables.load::<SegmentRow>(table, &footer, number).await? {
                         segments.push(row, &mut owned.output).await?;
                     }
                 }
             }
-            for table in of_run(run, TableKind::Events) {
-                for row in tables.events(&table).await? {
+            for table in run.tables(root, TableKind::Events) {
+                for row in tables.events(table).await? {
                     events.push(row, &mut owned.output).await?;
                 }
             }
         }
         made.extend(segments.finish(&mut owned.output).await?);
         made.extend(events.finish(&mut owned.output).await?);
-        let kept = root.tables.iter().filter(|table| !merged.iter().any(|run| is_of(table, run)));
+        let kept = root.tables.iter().filter(|table| !merged.iter().any(|run| run.owns(table)));
         made.extend(kept.copied());
         report.merges += 1;
         report.merged_rows += rows;
@@ -341,11 +336,7 @@ impl Maintainer {
         if !self.owned().await?.has_ledger {
             let epoch = self.owned().await?.epoch;
             match self.roots.newest_ledger().await? {
-                Some(before) => {
-                    let ledger = Ledger { epoch, ..before };
-                    let bytes = ledger.encode().map_err(|source| Error::Format { key: ledger.key(), source })?;
-                    self.put_own_ledger(ledger.key(), bytes).await?;
-                }
+                Some(before) => self.put_own_ledger(&Ledger { epoch, ..before }).await?,
                 None => self.owned().await?.has_ledger = true,
             }
         }
@@ -367,7 +358,9 @@ impl Maintainer {
     }
 
     /// Puts the ledger of our epoch.
-    pub(crate) async fn put_own_ledger(&mut self, key: ObjectKey, bytes: Vec<u8>) -> Result<()> {
+    pub(crate) async fn put_own_ledger(&mut self, ledger: &Ledger) -> Result<()> {
+        let key = ledger.key();
+        let bytes = ledger.encode().map_err(|source| Error::Format { key, source })?;
         let put = self.bucket.put(&key, bytes).await;
         put.map_err(|source| Error::store("put the ledger", source))?;
         self.owned().await?.has_ledger = true;
@@ -402,33 +395,20 @@ fn final_segments(log: &Log) -> &[Arc<Segment>] {
     &log.segments[..count]
 }
 
-/// Events that a timeline is made of.
-fn is_kept(body: &EventBody) -> bool {
-    !matches!(body, EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. })
-}
-
 /// Writes the rows of all sources, in order, into tables of a run. Also says how many there were.
 async fn merge_rows(
-    mut sources: Vec<Source<'_>>,
+    sources: Vec<Source<'_>>,
     level: u32,
     lsns: (Lsn, Lsn),
     rows_max: u64,
     out: &mut Output,
 ) -> Result<(Vec<TableRef>, u64)> {
-    let mut merge = Merge::default();
+    let mut rows = Merged::begin(sources).await?;
     let mut part = Part::<PlacedRow>::new(level, lsns, rows_max);
     let mut count = 0;
-    for (number, source) in sources.iter_mut().enumerate() {
-        if let Some(row) = source.next().await? {
-            merge.offer(number, row);
-        }
-    }
-    while let Some((row, number)) = merge.pop() {
+    while let Some(row) = rows.next().await? {
         part.push(row, out).await?;
         count += 1;
-        if let Some(row) = sources[number].next().await? {
-            merge.offer(number, row);
-        }
     }
     Ok((part.finish(out).await?, count))
 }

@@ -9,14 +9,12 @@ use crate::options::MaintenanceOptions;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use tidemark_bucket::{Pieces, ReadOnly};
 use tidemark_format::{
-    BLOCK_BYTES, Event, Expect, Extent, FRAME_PLAIN_BYTES_MAX, FormatError, FrameCompressor, FrameDecoder, Lsn,
-    PlacedRow, Retained, Row, RowKind, SegmentDraft, SegmentHead, SegmentIdentity, SegmentKind, SegmentRow, TimeNs,
-    TimeStep, seal_segment,
+    BLOCK_BYTES, Event, Expect, FRAME_PLAIN_BYTES_MAX, FormatError, FrameCompressor, FrameDecoder, FrameEntry, Lsn,
+    PlacedRow, Retained, Row, RowKind, SegmentDraft, SegmentHead, SegmentIdentity, SegmentRow, TimeStep, seal_segment,
 };
-use tidemark_history::{Heads, Segment};
+use tidemark_history::{Heads, Segment, coalesce};
 
 /// Frames that lie apart by less than this are fetched together.
 const GAP_BYTES_MAX: u64 = 64 << 10;
@@ -69,13 +67,32 @@ pub(crate) async fn compact(
     let (Some(first), Some(last)) = (group.rows.first(), group.rows.last()) else {
         unreachable!("a group has a segment at least")
     };
-    let (lsns, last_time) = ((first.first_lsn, last.last_lsn), last.last_time);
-    let steps = thin_steps(&steps, lsns.1, retained);
+    let (first_lsn, last_lsn) = (first.first_lsn, last.last_lsn);
+    let steps = thin_steps(&steps, last_lsn, retained);
     let level = options.compression_level;
-    let key = identity.key();
-    let pack = move || pack(identity, lsns, last_time, &steps, tick_ns, salt, &group.needed, plain, &events, level);
+    let rows: Vec<Row> = group.needed.iter().map(|placed| placed.row).collect();
+    let pack = move || {
+        let (frames, stored) = pack(plain, level)?;
+        let sealed = seal_segment(&SegmentDraft {
+            identity,
+            first_lsn,
+            last_lsn,
+            acked_through: Lsn::ZERO,
+            prev_header_hash: [0; 32],
+            salt,
+            tick_ns,
+            times: &steps,
+            rows: &rows,
+            events: &events,
+            frames: &frames,
+        })?;
+        let expect = Expect { domain: identity.domain, key: identity.key() };
+        let row = SegmentRow::of(&SegmentHead::decode(&sealed.bytes, &expect)?)?;
+        let body = std::iter::once(Bytes::from(sealed.bytes)).chain(stored).collect::<Vec<_>>();
+        Ok((Pieces::from(body), row))
+    };
     let packed = tokio::task::spawn_blocking(pack).await.map_err(|_| tidemark_history::Error::TaskLost)?;
-    let (body, row) = packed.map_err(|source| Error::Format { key, source })?;
+    let (body, row) = packed.map_err(|source| Error::Format { key: identity.key(), source })?;
     Ok(Made { body, row, fetched_bytes })
 }
 
@@ -85,13 +102,6 @@ fn gcd(a: u32, b: u32) -> u32 {
 
 fn lacks(segment: &Segment, why: String) -> Error {
     tidemark_history::Error::Chain { key: segment.key, why }.into()
-}
-
-/// A part of a needed row and where its first block is in the plaintext of a segment.
-struct Part {
-    number: usize,
-    extent: Extent,
-    stream_block: u64,
 }
 
 //= SPEC.md#compact-segments
@@ -112,14 +122,9 @@ async fn fetch(
         }
         let mut found = 0;
         // The segment itself says where its bytes are: the index may be older than a compact segment.
-        segment.head.index.for_each_overlapping(row.disk, row.extent, |held| {
-            let shared = held.row.extent.intersection(row.extent);
-            let same = held.row.lsn == row.lsn && held.row.kind == RowKind::Data;
-            if let Some(extent) = shared.filter(|_| same) {
-                let stream_block = held.stream_block + (extent.start - held.row.extent.start);
-                parts.push(Part { number, extent, stream_block });
-                found += extent.len;
-            }
+        segment.head.index.for_each_data_of(row.disk, row.extent, row.lsn, |extent, stream_block| {
+            let cut = segment.head.frames.cut(extent, stream_block);
+            parts.extend(cut.inspect(|part| found += part.extent.len).map(|part| (number, part)));
         });
         if found != row.extent.len {
             let (disk, extent, lsn) = (row.disk, row.extent, row.lsn);
@@ -128,28 +133,24 @@ async fn fetch(
         plain[number] = Some(vec![0; row.extent.byte_len() as usize]);
     }
     let frames = &segment.head.frames;
-    let mut wanted = BTreeSet::new();
-    for part in &parts {
-        for_each_frame(segment, part, |frame, _, _, _| {
-            wanted.insert(frame);
-        })?;
-    }
-    let wanted: Vec<usize> = wanted.into_iter().collect();
-    let runs = runs_of(segment, &wanted);
-    let fetched: u64 = runs.iter().map(|(range, _)| range.end - range.start).sum();
+    let wanted: BTreeSet<u32> = parts.iter().map(|(_, part)| part.frame).collect();
+    let ranges = wanted.into_iter().filter_map(|frame| Some((frame, frames.object_range(frame as usize)?)));
+    let runs = coalesce(ranges, GAP_BYTES_MAX, RUN_BYTES_MAX);
+    let fetched: u64 = runs.iter().map(|run| run.bytes.end - run.bytes.start).sum();
     let key = segment.key;
-    let reads = runs.into_iter().map(|(range, numbers)| async move {
-        let bytes = bucket.get_range(&key, range.clone()).await;
-        Ok::<_, Error>((range, numbers, bytes.map_err(|source| Error::store("read what is still needed", source))?))
+    let reads = runs.into_iter().map(|run| async move {
+        let bytes = bucket.get_range(&key, run.bytes.clone()).await;
+        Ok::<_, Error>((run, bytes.map_err(|source| Error::store("read what is still needed", source))?))
     });
     let mut reads = stream::iter(reads).buffer_unordered(options.requests_in_flight_max.clamp(1, 8));
     let format = |source| Error::Format { key, source };
     let mut decoder = FrameDecoder::new().map_err(format)?;
-    let mut plains: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-    while let Some((range, numbers, bytes)) = reads.try_next().await? {
-        for number in numbers {
-            let (Some(entry), Some(at)) = (frames.entry(number), frames.object_range(number)) else { continue };
-            let stored = &bytes[(at.start - range.start) as usize..(at.end - range.start) as usize];
+    let mut plains: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    while let Some((run, bytes)) = reads.try_next().await? {
+        for number in run.frames {
+            let place = (frames.entry(number as usize), frames.object_range(number as usize));
+            let (Some(entry), Some(at)) = place else { continue };
+            let stored = &bytes[(at.start - run.bytes.start) as usize..(at.end - run.bytes.start) as usize];
             let mut frame = Vec::new();
             decoder.decode(entry, stored, &mut frame).map_err(format)?;
             plains.insert(number, frame);
@@ -157,67 +158,18 @@ async fn fetch(
         tokio::task::consume_budget().await;
     }
     drop(reads);
-    for part in &parts {
-        let row = needed[part.number].row;
-        let skip = ((part.extent.start - row.extent.start) * BLOCK_BYTES) as usize;
-        let Some(into) = plain[part.number].as_mut() else { continue };
-        for_each_frame(segment, part, |frame, from, at, len| {
-            if let Some(bytes) = plains.get(&frame) {
-                into[skip + at..skip + at + len].copy_from_slice(&bytes[from..from + len]);
-            }
-        })?;
+    for (number, part) in &parts {
+        let at = ((part.extent.start - needed[*number].row.extent.start) * BLOCK_BYTES) as usize;
+        if let (Some(into), Some(bytes)) = (plain[*number].as_mut(), plains.get(&part.frame)) {
+            let bytes = &bytes[part.plain_range()];
+            into[at..at + bytes.len()].copy_from_slice(bytes);
+        }
     }
     Ok(fetched)
 }
 
-/// Shows each frame that holds something of `part`: its number, the first byte in its plaintext, the first byte in the part, and how
-/// many.
-fn for_each_frame(segment: &Segment, part: &Part, mut each: impl FnMut(usize, usize, usize, usize)) -> Result<()> {
-    let frames = &segment.head.frames;
-    let (mut done, len) = (0, part.extent.byte_len());
-    while done < len {
-        let place = frames.locate(part.stream_block * BLOCK_BYTES + done);
-        let Some((number, from, entry)) = place.and_then(|(n, from)| Some((n, from, frames.entry(n)?))) else {
-            return Err(lacks(segment, format!("no frame holds block {} of its data", part.stream_block)));
-        };
-        let here = u64::from(entry.plain_len - from).min(len - done);
-        each(number, from as usize, done as usize, here as usize);
-        done += here;
-    }
-    Ok(())
-}
-
-/// Ranges of the object that hold `wanted` frames, and which.
-fn runs_of(segment: &Segment, wanted: &[usize]) -> Vec<(Range<u64>, Vec<usize>)> {
-    let mut runs: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
-    for number in wanted {
-        let Some(range) = segment.head.frames.object_range(*number) else { continue };
-        match runs.last_mut() {
-            Some((run, numbers))
-                if range.start - run.end <= GAP_BYTES_MAX && range.end - run.start <= RUN_BYTES_MAX =>
-            {
-                run.end = range.end;
-                numbers.push(*number);
-            }
-            _ => runs.push((range, vec![*number])),
-        }
-    }
-    runs
-}
-
-#[allow(clippy::too_many_arguments, reason = "each is a part of the object")]
-fn pack(
-    identity: SegmentIdentity,
-    (first_lsn, last_lsn): (Lsn, Lsn),
-    last_time: TimeNs,
-    steps: &[TimeStep],
-    tick_ns: u32,
-    salt: [u8; 32],
-    needed: &[PlacedRow],
-    plain: Vec<Option<Vec<u8>>>,
-    events: &[Event],
-    level: i32,
-) -> Result<(Pieces, SegmentRow), FormatError> {
+/// Compresses pieces of plaintext, one behind the other, into frames: what describes them, and their stored bytes.
+fn pack(plain: Vec<Option<Vec<u8>>>, level: i32) -> Result<(Vec<FrameEntry>, Vec<Bytes>), FormatError> {
     let mut compressor = FrameCompressor::new(level)?;
     let (mut entries, mut stored) = (Vec::new(), Vec::<Bytes>::new());
     let mut open: Vec<u8> = Vec::with_capacity(FRAME_PLAIN_BYTES_MAX as usize);
@@ -242,25 +194,5 @@ fn pack(
     if !open.is_empty() {
         close(&mut open)?;
     }
-    let rows: Vec<Row> = needed.iter().map(|placed| placed.row).collect();
-    let draft = SegmentDraft {
-        identity,
-        first_lsn,
-        last_lsn,
-        acked_through: Lsn::ZERO,
-        prev_header_hash: [0; 32],
-        salt,
-        tick_ns,
-        times: steps,
-        rows: &rows,
-        events,
-        frames: &entries,
-    };
-    debug_assert_eq!(draft.identity.kind, SegmentKind::Compact);
-    debug_assert_eq!(steps.last().map(|step| step.time), Some(last_time));
-    let sealed = seal_segment(&draft)?;
-    let expect = Expect { domain: identity.domain, key: identity.key() };
-    let row = SegmentRow::of(&SegmentHead::decode(&sealed.bytes, &expect)?)?;
-    let body = std::iter::once(Bytes::from(sealed.bytes)).chain(stored).collect::<Vec<_>>();
-    Ok((body.into(), row))
+    Ok((entries, stored))
 }

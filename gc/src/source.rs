@@ -1,5 +1,6 @@
-//! Rows in order: of a segment at hand, or of the tables of a run, a row group at a time.
+//! Rows in order: of a segment at hand, or of the tables of a run, a row group at a time; and of several of these.
 
+use crate::core::merge::Merge;
 use crate::error::Result;
 use std::collections::VecDeque;
 use tidemark_format::{PlacedRow, TableFooter, TableRef};
@@ -53,5 +54,32 @@ impl<'a> Source<'a> {
                 }
             }
         }
+    }
+}
+
+/// The rows of several sources, in one order.
+pub(crate) struct Merged<'a> {
+    sources: Vec<Source<'a>>,
+    merge: Merge,
+}
+
+impl<'a> Merged<'a> {
+    pub(crate) async fn begin(mut sources: Vec<Source<'a>>) -> Result<Self> {
+        let mut merge = Merge::default();
+        for (number, source) in sources.iter_mut().enumerate() {
+            if let Some(row) = source.next().await? {
+                merge.offer(number, row);
+            }
+        }
+        Ok(Self { sources, merge })
+    }
+
+    /// The next row.
+    pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>> {
+        let Some((row, number)) = self.merge.pop() else { return Ok(None) };
+        if let Some(next) = self.sources[number].next().await? {
+            self.merge.offer(number, next);
+        }
+        Ok(Some(row))
     }
 }

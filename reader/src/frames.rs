@@ -6,7 +6,6 @@
 //! damaged, and its neighbours are not.
 
 use crate::cache::lock;
-use crate::core::coalesce::{Run, coalesce};
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{ErrorKind, FormatError, FrameDecoder, FrameEntry};
-use tidemark_history::Segment;
+use tidemark_history::{Run, Segment, coalesce};
 use tokio::sync::{Notify, Semaphore};
 
 /// Frames that are decoded before other tasks have a turn: about a millisecond.

@@ -61,18 +61,8 @@ impl Index {
     }
 
     /// Shows every segment that holds an LSN of `from..=to`, in order.
-    pub(crate) async fn for_each_segment(&self, from: Lsn, to: Lsn, mut each: impl FnMut(&SegmentRow)) -> Result<()> {
-        for table in self.root.tables_of(TableKind::Segments).filter(|t| t.last_lsn >= from && t.first_lsn <= to) {
-            let footer = self.tables.footer(table).await?;
-            for (number, group) in footer.groups().iter().enumerate() {
-                let (first, last) = group.lsns(TableKind::Segments);
-                if last >= from && first <= to {
-                    let rows = self.tables.segments(table, number).await?;
-                    rows.iter().filter(|s| s.last_lsn >= from && s.first_lsn <= to).for_each(&mut each);
-                }
-            }
-        }
-        Ok(())
+    pub(crate) async fn for_each_segment(&self, from: Lsn, to: Lsn, each: impl FnMut(&SegmentRow)) -> Result<()> {
+        Ok(self.tables.for_each_segment(&self.root, from..=to, each).await?)
     }
 
     /// Every event that a timeline is made of, oldest first.

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::{Piece, State};
-use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, Extent, Lsn, ObjectKey, RowKind, SegmentKind};
+use tidemark_format::{DiskId, ErrorKind, Extent, Lsn, ObjectKey, SegmentKind};
 use tidemark_history::Segment;
 
 /// What was found of a range.
@@ -50,21 +50,6 @@ impl Segments {
     }
 }
 
-/// A run of blocks that lies in one frame.
-pub(crate) struct InFrame {
-    pub(crate) extent: Extent,
-    pub(crate) frame: u32,
-    /// First byte in the frame's plaintext.
-    from: usize,
-}
-
-impl InFrame {
-    /// Its bytes, out of the frame's plaintext.
-    pub(crate) fn of(&self, plain: &Bytes) -> Bytes {
-        plain.slice(self.from..self.from + self.extent.byte_len() as usize)
-    }
-}
-
 impl DiskImage {
     /// Loads the blocks of `core`, and those of `window` around it as far as they come from the same frames.
     pub(crate) async fn load(&self, map: &RegionMap, core: Extent, window: Extent) -> Result<Loaded> {
@@ -85,7 +70,7 @@ impl DiskImage {
         for (piece, place) in data {
             if let Some((segment, frames)) = segments.of(self, piece.lsn, place) {
                 for (extent, place) in places(self.id, &piece, place, segment) {
-                    frames.extend(in_frames(segment, extent, place).map(|part| part.frame));
+                    frames.extend(segment.head.frames.cut(extent, place.block.into()).map(|part| part.frame));
                 }
             }
         }
@@ -146,10 +131,10 @@ impl DiskImage {
             loaded.failures.push(Failure { extent: piece.extent, error });
             return;
         }
-        for part in places.iter().flat_map(|(extent, place)| in_frames(segment, *extent, *place)) {
+        for part in places.iter().flat_map(|(extent, place)| segment.head.frames.cut(*extent, place.block.into())) {
             match frames.get(&(segment.uid, part.frame)) {
                 Some(Ok(plain)) => {
-                    loaded.pieces.push((part.extent, Source::Bytes(part.of(plain))));
+                    loaded.pieces.push((part.extent, Source::Bytes(plain.slice(part.plain_range()))));
                 }
                 Some(Err(error)) if is_core => {
                     let error = failed(self.id, part.extent, piece.lsn, segment.key, error);
@@ -169,14 +154,8 @@ pub(crate) fn places(disk: DiskId, piece: &Piece<Place>, place: Place, segment: 
         return vec![(piece.extent, place)];
     }
     let mut found = Vec::new();
-    segment.head.index.for_each_overlapping(disk, piece.extent, |placed| {
-        let row = placed.row;
-        let shared =
-            row.extent.intersection(piece.extent).filter(|_| row.lsn == piece.lsn && row.kind == RowKind::Data);
-        if let Some(extent) = shared {
-            let block = placed.stream_block + (extent.start - row.extent.start);
-            found.push((extent, Place { segment: place.segment, block: block as u32 }));
-        }
+    segment.head.index.for_each_data_of(disk, piece.extent, piece.lsn, |extent, block| {
+        found.push((extent, Place { segment: place.segment, block: block as u32 }));
     });
     found
 }
@@ -189,21 +168,4 @@ pub(crate) fn failed(disk: DiskId, extent: Extent, lsn: Lsn, key: ObjectKey, err
         }
         _ => Error::shared(error),
     }
-}
-
-/// Cuts a data piece at the edges of its frames. A directory that ends too early, which decoding rules out, ends the list.
-pub(crate) fn in_frames(segment: &Segment, extent: Extent, place: Place) -> impl Iterator<Item = InFrame> {
-    let frames = &segment.head.frames;
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == extent.len {
-            return None;
-        }
-        let (frame, from) = frames.locate((u64::from(place.block) + done) * BLOCK_BYTES)?;
-        let left = (u64::from(frames.entry(frame)?.plain_len) - u64::from(from)) / BLOCK_BYTES;
-        let len = left.min(extent.len - done);
-        let part = InFrame { extent: Extent::new(extent.start + done, len), frame: frame as u32, from: from as usize };
-        done += len;
-        Some(part)
-    })
 }

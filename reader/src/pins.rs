@@ -4,9 +4,8 @@
 //! (SPEC.md §deleting): then no pass that deletes can have missed it.
 //! Not here: what a pin protects (`tidemark-gc`).
 
-use crate::cache::lock;
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tidemark_bucket::Pinner;
 use tidemark_env::Env;
@@ -30,11 +29,11 @@ pub(crate) struct Pins {
     options: PinOptions,
     domain: DomainId,
     env: Env,
-    held: Mutex<Vec<Held>>,
+    held: tokio::sync::Mutex<Vec<Held>>,
 }
 
 /// A pin, and the root that it is for as long as somebody reads by it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Held {
     nonce: [u8; 16],
     root: Weak<Root>,
@@ -43,7 +42,7 @@ struct Held {
 
 impl Pins {
     pub(crate) fn new(options: PinOptions, domain: DomainId, env: Env) -> Self {
-        Self { options, domain, env, held: Mutex::default() }
+        Self { options, domain, env, held: Default::default() }
     }
 
     /// How often they have to be prolonged.
@@ -64,25 +63,22 @@ impl Pins {
         let pin = Pin { domain: self.domain, epoch, seq, until: self.until(), owner };
         let held = Held { nonce, root: Arc::downgrade(root), pin };
         self.put(&held).await?;
-        lock(&self.held).push(held);
+        self.held.lock().await.push(held);
         Ok(())
     }
 
     /// Prolongs the pins of roots that are in use, and ends the others; all of them if `end`.
     pub(crate) async fn prolong(&self, end: bool) -> Result<()> {
         let until = self.until();
-        let now = std::mem::take(&mut *lock(&self.held));
+        let mut all = self.held.lock().await;
         let mut first_error = None;
-        for mut held in now {
-            let over = end || held.root.strong_count() == 0;
-            held.pin.until = if over { TimeNs::default() } else { until };
-            if let Err(error) = self.put(&held).await {
+        for held in all.iter_mut() {
+            held.pin.until = if end || held.root.strong_count() == 0 { TimeNs::default() } else { until };
+            if let Err(error) = self.put(held).await {
                 first_error = first_error.or(Some(error));
             }
-            if !over {
-                lock(&self.held).push(held);
-            }
         }
+        all.retain(|held| held.pin.until == until);
         first_error.map_or(Ok(()), Err)
     }
 

@@ -8,15 +8,14 @@
 use crate::core::disks::disk_of;
 use crate::domain::Domain;
 use crate::error::{Error, Result};
-use crate::load::{InFrame, failed, in_frames};
-use crate::maps::Place;
+use crate::load::failed;
 use crate::point::Point;
 use crate::timeline::Timeline;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use tidemark_format::{BLOCK_BYTES, DiskId, EventBody, Extent, Lsn, PlacedRow, RowKind, TimeNs};
+use tidemark_format::{BLOCK_BYTES, DiskId, EventBody, Extent, FramePart, Lsn, PlacedRow, RowKind, TimeNs};
 use tidemark_history::{Segment, time_in};
 
 /// Bytes of one written step at most; a longer run comes in several.
@@ -225,7 +224,7 @@ impl Replay<'_> {
         let mut parts = Vec::new();
         for part in frames_of(segment, placed) {
             let bytes = match frames.get(&part.frame) {
-                Some(Ok(plain)) => part.of(plain),
+                Some(Ok(plain)) => plain.slice(part.plain_range()),
                 Some(Err(error)) => return Err(failed(self.disk, part.extent, placed.row.lsn, segment.key, error)),
                 None => return Err(Error::TaskLost),
             };
@@ -304,10 +303,10 @@ fn runs_of(segment: &Segment, disk: DiskId, from: Lsn, to: Lsn) -> BTreeMap<Lsn,
 }
 
 /// A data row cut at the edges of its frames; nothing for other rows.
-fn frames_of(segment: &Segment, placed: &PlacedRow) -> impl Iterator<Item = InFrame> {
+fn frames_of(segment: &Segment, placed: &PlacedRow) -> impl Iterator<Item = FramePart> {
     let mut extent = placed.row.extent;
     if placed.row.kind != RowKind::Data {
         extent.len = 0;
     }
-    in_frames(segment, extent, Place { segment: 0, block: placed.stream_block as u32 })
+    segment.head.frames.cut(extent, placed.stream_block)
 }

@@ -8,7 +8,7 @@
 use crate::core::scatter::{Holds, Item, Plan};
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
-use crate::load::{in_frames, places};
+use crate::load::places;
 use crate::maps::{Place, REGION_BLOCKS};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -146,9 +146,9 @@ impl DiskImage {
                     pieces.push((at, Bytes::from_static(&ZEROS[..item.extent.byte_len() as usize])));
                     continue;
                 };
-                for part in in_frames(segment, item.extent, Place { segment: 0, block }) {
+                for part in segment.head.frames.cut(item.extent, block.into()) {
                     match frames.get(&part.frame) {
-                        Some(Ok(plain)) => pieces.push((at, part.of(plain))),
+                        Some(Ok(plain)) => pieces.push((at, plain.slice(part.plain_range()))),
                         // Whoever reads these blocks is told what is wrong with them.
                         Some(Err(error)) if is_damage(error.kind()) => {}
                         Some(Err(error)) => return Err(Error::shared(error)),
@@ -177,7 +177,7 @@ fn next_batch<'a>(segment: &Segment, items: &'a [Item]) -> (&'a [Item], BTreeSet
             return (&items[..at], frames);
         }
         let Some(block) = item.block else { continue };
-        for part in in_frames(segment, item.extent, Place { segment: 0, block }) {
+        for part in segment.head.frames.cut(item.extent, block.into()) {
             if frames.insert(part.frame) {
                 let entry = segment.head.frames.entry(part.frame as usize);
                 bytes += entry.map_or(0, |entry| u64::from(entry.plain_len));

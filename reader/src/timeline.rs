@@ -173,16 +173,12 @@ impl Timeline {
 
     /// Points before the continuous part of the history that are offered, oldest first.
     pub fn kept(&self) -> Vec<Point> {
-        self.retained().map_or(Vec::new(), |retained| retained.kept.iter().copied().map(Point::from).collect())
+        self.retained.as_ref().map_or(Vec::new(), |retained| retained.kept.iter().copied().map(Point::from).collect())
     }
 
     /// Every point from this one on is offered.
     pub fn horizon(&self) -> Point {
-        self.retained().map_or_else(|| self.first(), |retained| retained.horizon.into())
-    }
-
-    fn retained(&self) -> Option<&Retained> {
-        self.retained.as_ref()
+        self.retained.as_ref().map_or_else(|| self.first(), |retained| retained.horizon.into())
     }
 
     /// The oldest point that is offered. [`Lsn::ZERO`] at the domain's creation if nothing was ever written.
@@ -284,7 +280,7 @@ impl Timeline {
 
     /// Refuses a point that is no longer offered.
     fn check_offered(&self, wanted: Lsn) -> Result<()> {
-        let Some(retained) = self.retained().filter(|retained| !retained.offers(wanted)) else { return Ok(()) };
+        let Some(retained) = self.retained.as_ref().filter(|retained| !retained.offers(wanted)) else { return Ok(()) };
         //= SPEC.md#retention
         //# RN-1
         let (before, after) = retained.nearest(wanted);

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tidemark_api::{EVENTS_PER_PAGE_MAX, Event, EventQuery, Severity};
 use tidemark_bucket::{Op, Recorder};
 use tidemark_env::Env;
+use tidemark_format::text::hex;
 use tidemark_format::{Day, KeyFamily, StatsTable, with_causes};
 use tidemark_replication::{DiskStatus, DomainStatus, Phase, Standing};
 use tidemark_telemetry::registry::{ApplianceMeasure, DiskMeasure, DomainMeasure};
@@ -76,7 +77,7 @@ impl Statistics {
         env: Env,
         events: Arc<EventRing>,
     ) -> Arc<Self> {
-        let run: String = env.entropy.nonce()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let run = hex(&env.entropy.nonce()[..8]);
         let collector = Mutex::new(Collector::new(appliance, &run, options.period));
         let (followed, shelves) = (Mutex::default(), Mutex::default());
         Arc::new(Self { options, dir, env, events, collector, followed, shelves })

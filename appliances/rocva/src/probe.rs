@@ -3,6 +3,7 @@
 use crate::hypervisor::{Guest, Hypervisor};
 use std::process::Stdio;
 use std::time::Duration;
+use tidemark_format::with_causes;
 use tidemark_runbook::{Check, Probe, Script};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -44,15 +45,15 @@ pub(crate) async fn wait_for(
 
 async fn look(probe: &Probe, guest: &Guest, hypervisor: &dyn Hypervisor, variables: &Variables) -> Result<(), String> {
     match probe {
-        Probe::Agent => hypervisor.agent_answers(guest).await.map_err(|e| chain(&e)),
+        Probe::Agent => hypervisor.agent_answers(guest).await.map_err(|e| with_causes(&e)),
         Probe::Console(text) => {
-            let said = hypervisor.console(guest).await.map_err(|e| chain(&e))?;
+            let said = hypervisor.console(guest).await.map_err(|e| with_causes(&e))?;
             let found = said.windows(text.len()).any(|window| window == text.as_bytes());
             if found { Ok(()) } else { Err(format!("the console does not show {text:?}")) }
         }
         Probe::Tcp(address) => TcpStream::connect(address.as_str()).await.map(drop).map_err(|e| e.to_string()),
         Probe::Http { url, status } => {
-            let answer = reqwest::get(url.as_str()).await.map_err(|e| chain(&e))?;
+            let answer = reqwest::get(url.as_str()).await.map_err(|e| with_causes(&e))?;
             let found = answer.status().as_u16();
             if found == *status { Ok(()) } else { Err(format!("it answers {found}")) }
         }
@@ -86,10 +87,4 @@ async fn run(command: &[String], variables: &Variables) -> Result<(), String> {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
     let from = said.char_indices().rev().nth(SAID_BYTES_MAX).map_or(0, |(at, _)| at);
     Err(format!("{}: {}", output.status, &said[from..]))
-}
-
-/// An error and what is behind it, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

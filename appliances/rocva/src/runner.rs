@@ -8,12 +8,13 @@ use crate::disks::{Disks, DisksOf};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Guest, GuestState, Hypervisor};
 use crate::job::{Job, remove_dir};
-use crate::probe::{Variables, chain, run_script, wait_for};
+use crate::probe::{Variables, run_script, wait_for};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::Env;
+use tidemark_format::with_causes;
 use tidemark_runbook::{Action, Plan, Start, StepId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -147,7 +148,7 @@ impl Runner {
                 tasks.spawn(async move {
                     match site.prepare(&starts).await {
                         Ok(()) => Event::Prepared,
-                        Err(error) => Event::NotPrepared(chain(&error)),
+                        Err(error) => Event::NotPrepared(with_causes(&error)),
                     }
                 });
             }
@@ -217,7 +218,7 @@ impl Workplace {
                 Ok(())
             }
             (Action::Script(script), _) => run_script(script, &variables).await,
-            (Action::Start(start), Some(number)) => self.start(number, start).await.map_err(|e| chain(&e)),
+            (Action::Start(start), Some(number)) => self.start(number, start).await.map_err(|e| with_causes(&e)),
             (Action::Check(check), Some(number)) => {
                 wait_for(check, &self.handle(number), &*self.hypervisor, &variables).await
             }
@@ -246,7 +247,11 @@ impl Workplace {
                     Ok(true) => drop(settled.insert(*number)),
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(error = chain(&error), vm = self.job.spec().vms[*number].name, "trying again")
+                        tracing::warn!(
+                            error = with_causes(&error),
+                            vm = self.job.spec().vms[*number].name,
+                            "trying again"
+                        )
                     }
                 }
             }
@@ -284,7 +289,7 @@ impl Workplace {
             let mut left = 0;
             for number in 0..self.job.spec().vms.len() {
                 if let Err(error) = self.gone(number).await {
-                    tracing::warn!(error = chain(&error), vm = self.job.spec().vms[number].name, "trying again");
+                    tracing::warn!(error = with_causes(&error), vm = self.job.spec().vms[number].name, "trying again");
                     left += 1;
                 }
             }

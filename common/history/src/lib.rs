@@ -9,6 +9,7 @@
 //! Not here: what the rows mean for a disk (reader), and writing tables (gc).
 
 mod cache;
+mod coalesce;
 mod error;
 mod heads;
 mod ledgers;
@@ -18,6 +19,7 @@ mod tables;
 mod walk;
 
 pub use cache::Bounded;
+pub use coalesce::{Run, coalesce};
 pub use error::{Error, Result};
 pub use heads::{HeadOptions, Heads, within};
 pub use ledgers::{Past, Truth, truth};

@@ -5,11 +5,11 @@ use crate::error::{Error, Result};
 use crate::log::last_by;
 use bytes::Bytes;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::{
-    DomainId, ErrorKind, EventRow, Expect, FormatError, Mark, ObjectKey, PlacedRow, Root, SegmentRow, TableFooter,
+    DomainId, ErrorKind, EventRow, Expect, FormatError, Lsn, Mark, ObjectKey, PlacedRow, Root, SegmentRow, TableFooter,
     TableKind, TableRef, TableRow, TimeNs,
 };
 
@@ -87,13 +87,40 @@ impl Tables {
     /// As [`Self::footer`].
     pub async fn segments(&self, table: &TableRef, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
         let footer = self.footer(table).await?;
+        self.segments_of(table, &footer, number).await
+    }
+
+    async fn segments_of(&self, table: &TableRef, footer: &TableFooter, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
         let part = self.parts.get((table.key(), Some(number as u32)), Part::memory_bytes, async {
-            Ok(Part::Segments(Arc::new(self.load(table, &footer, number).await?)))
+            Ok(Part::Segments(Arc::new(self.load(table, footer, number).await?)))
         });
         match part.await? {
             Part::Segments(rows) => Ok(rows),
             _ => Err(Error::TaskLost),
         }
+    }
+
+    /// Shows each segment of an index that holds some of `lsns`, in order.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub async fn for_each_segment(
+        &self,
+        root: &Root,
+        lsns: RangeInclusive<Lsn>,
+        mut each: impl FnMut(&SegmentRow),
+    ) -> Result<()> {
+        let touches = |(first, last): (Lsn, Lsn)| first <= *lsns.end() && *lsns.start() <= last;
+        for table in root.tables_of(TableKind::Segments).filter(|table| touches((table.first_lsn, table.last_lsn))) {
+            let footer = self.footer(table).await?;
+            for (number, group) in footer.groups().iter().enumerate() {
+                if touches(group.lsns(TableKind::Segments)) {
+                    let rows = self.segments_of(table, &footer, number).await?;
+                    rows.iter().filter(|row| touches((row.first_lsn, row.last_lsn))).for_each(&mut each);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The last point whose time is not after `time`, as far as the index reaches; `None` before the history.

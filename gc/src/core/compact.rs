@@ -5,6 +5,7 @@
 //! what is rewritten is bounded by what was written.
 //! Not here: which rows are needed ([`super::liveness`]), and reading and writing them.
 
+use crate::core::plan::is_of_timeline;
 use crate::options::MaintenanceOptions;
 use std::ops::Range;
 use tidemark_format::{BLOCK_BYTES, Event, EventBody, Lsn, Retained, SegmentRow, TimeStep};
@@ -106,9 +107,8 @@ pub(crate) fn keeps(event: &Event, retained: &Retained) -> bool {
     //= SPEC.md#compact-segments
     //# CS-2
     match event.body {
-        EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. } => false,
         EventBody::Bookmark { .. } => retained.offers(event.lsn),
-        _ => true,
+        _ => is_of_timeline(&event.body),
     }
 }
 

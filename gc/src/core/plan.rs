@@ -2,7 +2,7 @@
 
 use crate::options::MaintenanceOptions;
 use std::ops::Range;
-use tidemark_format::{Lsn, Root, TableKind};
+use tidemark_format::{EventBody, Lsn, Root, TableKind, TableRef};
 
 /// A run, as the root's tables tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +14,32 @@ pub(crate) struct Run {
     pub(crate) segments_bytes: u64,
 }
 
+impl Run {
+    /// The tables of a kind that belong to it, in the order of their rows.
+    pub(crate) fn tables<'a>(&self, root: &'a Root, kind: TableKind) -> impl Iterator<Item = &'a TableRef> + use<'a> {
+        let run = *self;
+        root.tables_of(kind).filter(move |table| run.owns(table))
+    }
+
+    pub(crate) fn owns(&self, table: &TableRef) -> bool {
+        (table.first_lsn, table.last_lsn) == (self.first, self.last)
+    }
+}
+
 /// The runs of a root, oldest first. Each has exactly one table of segments.
 pub(crate) fn runs(root: &Root) -> Vec<Run> {
-    let run = |table: &tidemark_format::TableRef| Run {
+    let run = |table: &TableRef| Run {
         level: table.level,
         first: table.first_lsn,
         last: table.last_lsn,
         segments_bytes: table.len,
     };
     root.tables_of(TableKind::Segments).map(run).collect()
+}
+
+/// Events that a timeline is made of.
+pub(crate) fn is_of_timeline(body: &EventBody) -> bool {
+    !matches!(body, EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. })
 }
 
 /// The runs to merge next: the oldest `fan_out` of the lowest level that has so many in a row.

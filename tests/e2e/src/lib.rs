@@ -5,6 +5,7 @@
 //! Not here: the tests (`tests/`), each file of which shows one of the promises of the whole.
 
 pub mod drva;
+pub mod folder;
 pub mod guest;
 pub mod life;
 pub mod link;

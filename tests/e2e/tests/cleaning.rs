@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tidemark_bucket::{Bucket, BucketOptions, Fault, Faults, Op};
+use tidemark_bucket::{Bucket, Fault, Faults, Op};
+use tidemark_e2e::folder::{bucket_at, copy};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
     DiskId, Epoch, ErrorKind, Expect, Extent, KeyFamily, Ledger, Lsn, ObjectKey, Policy, Retention, Role, SegmentDraft,
@@ -51,6 +52,15 @@ impl World {
         let env = Env::seeded(7, Arc::clone(&clock));
         create_domain(&bucket.appender(), "cleaned", &env).await.unwrap();
         Self { clock, env, images: BTreeMap::new(), writes: 0, streamed: AtomicUsize::new(0) }
+    }
+
+    /// Two epochs, of which the first is closed, and few points that are still wished.
+    async fn thinned(bucket: &Bucket) -> Self {
+        let mut world = Self::new(bucket).await;
+        world.write(bucket, 30).await;
+        world.write(bucket, 10).await;
+        world.wish(bucket, 5, 0).await;
+        world
     }
 
     /// An owner that writes so many times two blocks, one a minute and a segment for each, and closes its epoch.
@@ -148,26 +158,9 @@ async fn newest_ledger(bucket: &Bucket, world: &World) -> Option<Ledger> {
     Roots::new(bucket.read_only(), domain).newest_ledger().await.unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// A directory whose files cost nothing to make durable: what a crash leaves is not the question here.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-fn at(dir: &Path) -> Bucket {
-    Bucket::open(&dir.to_str().unwrap().parse().unwrap(), &BucketOptions::default()).unwrap()
 }
 
 //= SPEC.md#compact-segments
@@ -211,14 +204,14 @@ async fn steady_overwrites_leave_a_bucket_that_does_not_grow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a_cleaner_that_dies_anywhere_breaks_no_point_and_leaves_nothing_behind() {
     let origin = in_memory();
-    let mut world = World::new(&at(origin.path())).await;
+    let mut world = World::new(&bucket_at(origin.path())).await;
     // One pass was whole, so that there are compact segments, a ledger and roots to replace.
-    world.write(&at(origin.path()), 24).await;
-    world.write(&at(origin.path()), 12).await;
-    world.wish(&at(origin.path()), 12, 2).await;
-    assert!(world.clean(&at(origin.path())).await.unwrap().compacts > 0);
-    world.write(&at(origin.path()), 24).await;
-    world.write(&at(origin.path()), 6).await;
+    world.write(&bucket_at(origin.path()), 24).await;
+    world.write(&bucket_at(origin.path()), 12).await;
+    world.wish(&bucket_at(origin.path()), 12, 2).await;
+    assert!(world.clean(&bucket_at(origin.path())).await.unwrap().compacts > 0);
+    world.write(&bucket_at(origin.path()), 24).await;
+    world.write(&bucket_at(origin.path()), 6).await;
     let deaths: [fn(u64) -> Faults; 2] = [
         |n| Faults::seeded(n).vanish_after(n).surfacing(),
         |n| Faults::seeded(n).at("", Op::Put, Fault::AppliedLost, n).surfacing(),
@@ -230,7 +223,7 @@ async fn fault_a_cleaner_that_dies_anywhere_breaks_no_point_and_leaves_nothing_b
         for n in (1..).step_by(step) {
             let dir = in_memory();
             copy(origin.path(), dir.path());
-            let bucket = at(dir.path());
+            let bucket = bucket_at(dir.path());
             let faults = death(n);
             let lived = world.clean(&bucket.with_faults(faults.clone())).await.is_ok();
             world.check(&bucket).await;
@@ -317,10 +310,7 @@ async fn a_reader_that_pins_reads_on_and_one_that_does_not_gets_errors_never_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_that_was_replaced_while_it_was_being_pinned_is_not_relied_on() {
     let bucket = Bucket::memory();
-    let mut world = World::new(&bucket).await;
-    world.write(&bucket, 30).await;
-    world.write(&bucket, 10).await;
-    world.wish(&bucket, 5, 0).await;
+    let world = World::thinned(&bucket).await;
     world.maintainer(&bucket).await.unwrap().pass(From::NewestRoot, |_| {}).await.unwrap();
     let (other, env) = (bucket.clone(), world.env.clone());
     let stalls = Faults::seeded(1).meanwhile("v/pin/", Op::Put, async move {
@@ -341,10 +331,7 @@ async fn a_root_that_was_replaced_while_it_was_being_pinned_is_not_relied_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_or_a_table_that_cannot_be_read_stops_the_deleting() {
     let bucket = Bucket::memory();
-    let mut world = World::new(&bucket).await;
-    world.write(&bucket, 30).await;
-    world.write(&bucket, 10).await;
-    world.wish(&bucket, 5, 0).await;
+    let world = World::thinned(&bucket).await;
     let pin = ObjectKey::Pin { nonce: [3; 16] };
     bucket.pinner().put(&pin, b"not a pin".to_vec()).await.unwrap();
     let before = bucket.meter().snapshot();
@@ -362,10 +349,7 @@ async fn a_pin_or_a_table_that_cannot_be_read_stops_the_deleting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_newer_maintainer_has_replaced_is_not_built_upon() {
     let bucket = Bucket::memory();
-    let mut world = World::new(&bucket).await;
-    world.write(&bucket, 30).await;
-    world.write(&bucket, 10).await;
-    world.wish(&bucket, 5, 0).await;
+    let mut world = World::thinned(&bucket).await;
     // This one has read the root, and stalls in front of its claim: the other one makes a whole pass then.
     world.maintainer(&bucket).await.unwrap().pass(From::NewestRoot, |_| {}).await.unwrap();
     world.write(&bucket, 10).await;
@@ -386,10 +370,7 @@ async fn what_a_newer_maintainer_has_replaced_is_not_built_upon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cleaner_that_was_overtaken_deletes_nothing() {
     let bucket = Bucket::memory();
-    let mut world = World::new(&bucket).await;
-    world.write(&bucket, 30).await;
-    world.write(&bucket, 10).await;
-    world.wish(&bucket, 5, 0).await;
+    let world = World::thinned(&bucket).await;
     let mut maintainer = world.maintainer(&bucket).await.unwrap();
     maintainer.pass(From::NewestRoot, |_| {}).await.unwrap();
     // A newer claim appears while it publishes.
@@ -456,12 +437,9 @@ fn sealed_anew(bytes: &[u8], expect: &Expect) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_or_damaged_compact_segment_or_ledger_is_named_and_nothing_else_is_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let mut world = World::new(&at(dir.path())).await;
-    world.write(&at(dir.path()), 30).await;
-    world.write(&at(dir.path()), 10).await;
-    world.wish(&at(dir.path()), 5, 0).await;
-    world.clean(&at(dir.path())).await.unwrap();
-    let ledger = newest_ledger(&at(dir.path()), &world).await.unwrap();
+    let world = World::thinned(&bucket_at(dir.path())).await;
+    world.clean(&bucket_at(dir.path())).await.unwrap();
+    let ledger = newest_ledger(&bucket_at(dir.path()), &world).await.unwrap();
     let compact = ledger.keys().find(|key| matches!(key, ObjectKey::Base { role: Role::Maintenance, .. })).unwrap();
     let flip = |dir: &Path, key: ObjectKey, at: usize| {
         let path = dir.join(key.to_string());
@@ -485,7 +463,7 @@ async fn a_lost_or_damaged_compact_segment_or_ledger_is_named_and_nothing_else_i
         let harmed = tempfile::tempdir().unwrap();
         copy(dir.path(), harmed.path());
         harm(harmed.path());
-        let bucket = at(harmed.path());
+        let bucket = bucket_at(harmed.path());
         let options = ReaderOptions { index: IndexUse::Never, ..ReaderOptions::default() };
         let error = Domain::open(bucket.read_only(), options, world.env.clone()).await.unwrap_err();
         assert!(error.to_string().contains(&named.to_string()), "{error}");

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use tidemark_bucket::{Bucket, BucketOptions, Created, Fault, Faults, Op};
+use tidemark_bucket::{Bucket, Created, Fault, Faults, Op};
+use tidemark_e2e::folder::{bucket_at, copy};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
     Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, Hold, KeyFamily, Level, Lsn, Mark, ObjectKey,
@@ -129,29 +130,12 @@ async fn an_index_holds_every_row_of_the_log_once_and_few_runs() {
     assert_eq!(bucket.meter().snapshot().since(&before).total(Op::Put).requests, 0);
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn at(dir: &Path) -> Bucket {
-    Bucket::open(&dir.to_str().unwrap().parse().unwrap(), &BucketOptions::default()).unwrap()
-}
-
 //= SPEC.md#roots
 //# RT-1
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_a_maintainer_that_dies_anywhere_leaves_an_index_that_is_true() {
     let origin = tempfile::tempdir().unwrap();
-    history(&at(origin.path()), 25).await;
+    history(&bucket_at(origin.path()), 25).await;
     let mut seen = BTreeSet::new();
     // Dead from some request on; or its last put was applied and nobody heard of it.
     let deaths: [fn(u64) -> Faults; 2] = [
@@ -162,7 +146,7 @@ async fn fault_a_maintainer_that_dies_anywhere_leaves_an_index_that_is_true() {
         for n in (1..).step_by(step) {
             let dir = tempfile::tempdir().unwrap();
             copy(origin.path(), dir.path());
-            let bucket = at(dir.path());
+            let bucket = bucket_at(dir.path());
             let faults = death(n);
             let lived = pass(&bucket.with_faults(faults.clone()), From::NewestRoot).await.is_ok();
             seen.insert(check(&bucket).await);
@@ -206,9 +190,9 @@ async fn an_overtaken_maintainer_stops_and_its_successor_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_roots_or_with_damaged_ones_the_log_is_read_and_a_rebuild_mends_it() {
     let origin = tempfile::tempdir().unwrap();
-    history(&at(origin.path()), 40).await;
-    pass(&at(origin.path()), From::NewestRoot).await.unwrap();
-    let root = newest_root(&at(origin.path())).await;
+    history(&bucket_at(origin.path()), 40).await;
+    pass(&bucket_at(origin.path()), From::NewestRoot).await.unwrap();
+    let root = newest_root(&bucket_at(origin.path())).await;
     let flip = |dir: &Path, key: ObjectKey| {
         let path = dir.join(key.to_string());
         let mut bytes = std::fs::read(&path).unwrap();
@@ -235,7 +219,7 @@ async fn without_its_roots_or_with_damaged_ones_the_log_is_read_and_a_rebuild_me
         let dir = tempfile::tempdir().unwrap();
         copy(origin.path(), dir.path());
         harm(dir.path());
-        let bucket = at(dir.path());
+        let bucket = bucket_at(dir.path());
         let covered = check(&bucket).await;
         assert_eq!(covered > Lsn::ZERO, still_used, "{what}");
         let report = pass(&bucket, From::Scratch).await.unwrap();
@@ -249,7 +233,7 @@ async fn without_its_roots_or_with_damaged_ones_the_log_is_read_and_a_rebuild_me
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_of_rows_is_an_error_of_the_blocks_it_concerns_never_other_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let bucket = at(dir.path());
+    let bucket = bucket_at(dir.path());
     history(&bucket, 40).await;
     pass(&bucket, From::NewestRoot).await.unwrap();
     let root = newest_root(&bucket).await;

@@ -139,6 +139,7 @@ async fn ship(shared: &Arc<Shared>) -> Result<()> {
     }
     // What the writer has is committed now; what it has not yet is in the log, for the next one.
     writer.close().await.map_err(Error::writer("end an epoch"))?;
+    shared.pace.packed(writer.status().borrow().packed);
     let writer = claim(shared).await?;
     tracing::info!(domain = %shared.domain, epoch = %writer.epoch(), "began the next epoch");
     shared.has_moved();

@@ -3,7 +3,6 @@
 use super::{Reached, Spec, socket, stem};
 use crate::durable;
 use crate::error::{Error, Result};
-use crate::probe::chain;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::fs::File;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_bucket::{Bucket, BucketOptions};
 use tidemark_env::Env;
-use tidemark_format::{DiskId, Lsn};
+use tidemark_format::{DiskId, Lsn, with_causes};
 use tidemark_io_filter::nbd::{Limits, Listener, Server};
 use tidemark_io_filter::{
     ByteRange, Client, ExportInfo, Exports, Geometry, Part, Persist, RangeLock, RunState, StatusContext, StatusRun,
@@ -40,8 +39,8 @@ pub async fn serve_rvm(dir: &Path, env: Env, stop: impl Future<Output = ()>) -> 
     let failed = |why: String| Error::Disks { vm: vm.clone(), why };
     let spec: Option<Spec> = durable::load(&dir.join("rvm.json")).map_err(own)?;
     let spec = spec.ok_or_else(|| Error::NoRecovery { dir: dir.to_owned() })?;
-    let url = spec.url.parse().map_err(|e: tidemark_bucket::Error| failed(chain(&e)))?;
-    let bucket = Bucket::open(&url, &BucketOptions::default()).map_err(|e| failed(chain(&e)))?;
+    let url = spec.url.parse().map_err(|e: tidemark_bucket::Error| failed(with_causes(&e)))?;
+    let bucket = Bucket::open(&url, &BucketOptions::default()).map_err(|e| failed(with_causes(&e)))?;
     // The guest's disks are in the bucket alone until they are local: maintenance must leave them there.
     let pin = PinOptions { pinner: bucket.pinner(), owner: format!("recovery in {vm}"), lifetime: PIN_LIFETIME };
     let reader = ReaderOptions { pin: Some(pin), ..ReaderOptions::default() };
@@ -52,12 +51,13 @@ pub async fn serve_rvm(dir: &Path, env: Env, stop: impl Future<Output = ()>) -> 
         let (files, stem, env) = (dir.join("disks"), stem(disk), env.clone());
         let open = move || Overlay::open_at(&files, &stem, Arc::new(ImageSource::new(image)), &env);
         let opened = tokio::task::spawn_blocking(open).await.map_err(|e| failed(e.to_string()))?;
-        disks.push((super::stem(disk), opened.map_err(|e| failed(chain(&e)))?));
+        disks.push((super::stem(disk), opened.map_err(|e| failed(with_causes(&e)))?));
     }
     let overlays: Vec<Arc<Overlay>> = disks.iter().map(|(_, overlay)| overlay.clone()).collect();
     let volumes = disks.into_iter().map(|(name, overlay)| (name, Arc::new(RecoveryDisk::new(overlay)))).collect();
-    let server = Server::new(Arc::new(Served(volumes)), Limits::default(), None).map_err(|e| failed(chain(&e)))?;
-    let listener = Listener::unix(&socket(dir), SOCKET_MODE).map_err(|e| failed(chain(&e)))?;
+    let server =
+        Server::new(Arc::new(Served(volumes)), Limits::default(), None).map_err(|e| failed(with_causes(&e)))?;
+    let listener = Listener::unix(&socket(dir), SOCKET_MODE).map_err(|e| failed(with_causes(&e)))?;
     let (end, ending) = watch::channel(false);
     let ended = async move |mut ending: watch::Receiver<bool>| {
         // A sender that is gone ends everything, too.
@@ -83,9 +83,9 @@ pub async fn serve_rvm(dir: &Path, env: Env, stop: impl Future<Output = ()>) -> 
     let closed = tokio::task::spawn_blocking(close).await.map_err(|e| failed(e.to_string()))?;
     // Else it may be started again, and then needs the same point.
     if all_local && let Err(error) = domain.unpin().await {
-        tracing::warn!(error = chain(&error), "a pin is left, and runs out by itself");
+        tracing::warn!(error = with_causes(&error), "a pin is left, and runs out by itself");
     }
-    closed.map_err(|e| failed(chain(&e)))
+    closed.map_err(|e| failed(with_causes(&e)))
 }
 
 /// Takes the place of the one process that serves the disks, and leaves its number there.
@@ -133,7 +133,7 @@ async fn hydrate(dir: &Path, spec: &Spec, overlays: &[Arc<Overlay>], env: &Env) 
     loop {
         tokio::select! {
             hydrated = &mut all => {
-                for disk in hydrated.map_err(|e| failed(chain(&e)))? {
+                for disk in hydrated.map_err(|e| failed(with_causes(&e)))? {
                     if disk.unfilled_bytes > 0 {
                         tracing::error!(bytes = disk.unfilled_bytes, first = ?disk.unfilled.first(), "nobody has these bytes");
                     }

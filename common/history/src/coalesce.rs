@@ -1,19 +1,19 @@
-//! Which neighbouring frames of an object one request fetches together.
+//! Which neighbouring frames of an object one request fetches together. Pure.
 
 use std::ops::Range;
 
 /// Frames that one ranged GET brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub struct Run {
     /// Bytes of the object.
-    pub(crate) bytes: Range<u64>,
+    pub bytes: Range<u64>,
     /// The wanted frames in it, ascending.
-    pub(crate) frames: Vec<u32>,
+    pub frames: Vec<u32>,
 }
 
 /// Merges `frames`, ascending by place, as long as the gap to the next is at most `gap_max` and the whole is at most
 /// `bytes_max`. One frame alone may be larger.
-pub(crate) fn coalesce(frames: impl IntoIterator<Item = (u32, Range<u64>)>, gap_max: u64, bytes_max: u64) -> Vec<Run> {
+pub fn coalesce(frames: impl IntoIterator<Item = (u32, Range<u64>)>, gap_max: u64, bytes_max: u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (frame, bytes) in frames {
         match runs.last_mut() {
