@@ -13,13 +13,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidemark_api::{
-    ApplianceStatus, AttachRequest, Attachment, BookmarkLevel, BookmarkMade, BookmarkRequest, Check, DiskAddress,
+    ApplianceStatus, AttachRequest, Attachment, BookmarkLevel, BookmarkMade, BookmarkRequest, Check, Cost, DiskAddress,
     DiskExport, DiskSpec, DiskStatus, DomainSpec, DomainState, DomainStatus, DrainRequest, Drained, EventPage,
     EventQuery, Limit, LogStoreStatus, LogUse, ModeRequest, Problem, ProblemKind, ProtectionMode, Recorded,
     RemoveQuery, Removed, ResizeRequest, Rpo, SeedRequest, Settings, SettingsPatch, Severity, TakeoverRequest,
     Throttle, ThrottleStage, Throughput, Time, VmConfigRequest, VmStatus,
 };
+use tidemark_bucket::{MeterSnapshot, Op};
 use tidemark_format::{DomainId, EventBody, Level, with_causes};
+use tidemark_prices::{Money, Requests, Sheet, Usage};
 use tidemark_rates::Stage;
 use tidemark_replication::{Phase, Standing, TakeOver};
 use tidemark_telemetry::Readings;
@@ -198,6 +200,7 @@ impl Appliance {
             throughput: Throughput::default(),
             compression_ratio: None,
             requests: BTreeMap::new(),
+            cost: None,
             bookmarks: 0,
             vms: Vec::new(),
             disks: Vec::new(),
@@ -208,6 +211,31 @@ impl Appliance {
             State::Serving(served) => self.fill(&mut status, &settings, &served),
         }
         status
+    }
+
+    /// What the domain's requests cost so far, and its bytes from now on.
+    fn cost(&self, url: &str, served: &Served, asked: &MeterSnapshot) -> Cost {
+        let sheet = self.site.prices.clone().unwrap_or_else(|| Sheet::likely(url));
+        let [put, get, list, delete, head] =
+            [Op::Put, Op::Get, Op::List, Op::Delete, Op::Head].map(|op| asked.total(op));
+        let requests = Requests {
+            put: put.requests,
+            get: get.requests,
+            list: list.requests,
+            delete: delete.requests,
+            head: head.requests,
+        };
+        let spent = sheet.usage(&Usage { requests, read_bytes: get.bytes });
+        let counted = self.site.env.clock.monotonic().saturating_sub(served.counted_from);
+        Cost {
+            sheet: sheet.name().to_owned(),
+            currency: sheet.currency().to_owned(),
+            counted_ms: counted.as_millis() as u64,
+            spent_nanos: spent.nanos(),
+            month_nanos: spent.per_month(counted).map(Money::nanos),
+            stored_bytes: put.bytes,
+            kept_month_nanos: sheet.month(put.bytes).nanos(),
+        }
     }
 
     fn fill(&self, status: &mut DomainStatus, settings: &Settings, served: &Served) {
@@ -246,7 +274,9 @@ impl Appliance {
                 .guest_rate_max
                 .map_or(Limit::Unlimited, |rate| Limit::at_most(rate.get()).unwrap_or(Limit::Unlimited)),
         };
-        for (op, _, count) in served.bucket.meter().snapshot().iter() {
+        let asked = served.bucket.meter().snapshot();
+        status.cost = Some(self.cost(&status.url, served, &asked));
+        for (op, _, count) in asked.iter() {
             let entry = status.requests.entry(op.name().to_owned()).or_default();
             entry.requests += count.requests;
             entry.bytes += count.bytes;

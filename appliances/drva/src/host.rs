@@ -19,6 +19,7 @@ use tidemark_bucket::{Bucket, BucketOptions, BucketUrl};
 use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, DomainId, ErrorKind, TimeNs, with_causes};
 use tidemark_log_store::{LogStore, Record, SpaceLimits};
+use tidemark_prices::Sheet;
 use tidemark_rates::{DiskOptions, Limit, OnOverflow, Rate, SeedOptions, ThrottleOptions};
 use tidemark_replication::{Error as Replication, ProtectedDomain, ReplicationOptions};
 use tidemark_telemetry::{DiskProbe, DomainProbe};
@@ -46,6 +47,8 @@ pub(crate) struct Site {
     pub(crate) env: Env,
     pub(crate) fence_check_ms: u64,
     pub(crate) time_zone: TimeZone,
+    /// What buckets charge, if that is configured.
+    pub(crate) prices: Option<Sheet>,
 }
 
 /// A domain of the appliance.
@@ -72,6 +75,8 @@ pub(crate) enum State {
 pub(crate) struct Served {
     pub(crate) domain: Arc<ProtectedDomain>,
     pub(crate) bucket: Bucket,
+    /// When its requests began to be counted, by the monotonic clock.
+    pub(crate) counted_from: Duration,
     /// Counts what the guests of all its disks ask for.
     pub(crate) probe: Arc<DomainProbe>,
     disks: Mutex<BTreeMap<(String, String), Arc<Disk>>>,
@@ -159,6 +164,7 @@ impl Host {
     async fn open_once(&self, id: &mut Option<DomainId>, remember: &impl Fn(DomainId)) -> Result<Served> {
         let spec = self.spec().clone();
         let url: BucketUrl = spec.url.parse().map_err(Error::bucket("open the bucket"))?;
+        let counted_from = self.site.env.clock.monotonic();
         let bucket = Bucket::open(&url, &BucketOptions::default()).map_err(Error::bucket("open the bucket"))?;
         let domain_id = match *id {
             Some(id) => id,
@@ -209,7 +215,7 @@ impl Host {
                 domain.applied(*disk, last);
             }
         }
-        let served = Served { domain, bucket, probe: Arc::default(), disks: Mutex::default() };
+        let served = Served { domain, bucket, counted_from, probe: Arc::default(), disks: Mutex::default() };
         for disk in &spec.disks {
             let primary = primaries.remove(&(disk.vm.clone(), disk.disk.clone()));
             self.serve_disk(&served, disk, primary).await?;

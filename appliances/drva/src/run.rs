@@ -17,6 +17,7 @@ use tidemark_api::Severity;
 use tidemark_env::Env;
 use tidemark_io_filter::nbd::{Limits, Listener, Server, TlsNeed, TlsOptions};
 use tidemark_log_store::{FormatOptions, LogStore, OpenOptions};
+use tidemark_prices::Sheet;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -41,8 +42,9 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
     let store = open_store(&config, &env).await?;
     let events = Arc::new(EventRing::new(env.clone()));
     let inventory = Inventory::load(&config.appliance.state)?;
+    let prices = config.statistics.prices.as_deref().map(Sheet::chosen).transpose()?;
     let statistics = Statistics::new(
-        config.statistics,
+        config.statistics.clone(),
         config.appliance.state.join("statistics"),
         &config.appliance.name,
         env.clone(),
@@ -56,6 +58,7 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
         env,
         fence_check_ms: config.appliance.fence_check.as_millis() as u64,
         time_zone: config.appliance.time_zone.clone(),
+        prices,
     };
     let parts = ApplianceParts {
         site,

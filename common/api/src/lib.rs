@@ -32,8 +32,8 @@ pub use settings::{
 };
 pub use spec::{DiskAddress, DiskSpec, DomainSpec};
 pub use status::{
-    ApplianceStatus, Attachment, DiskExport, DiskState, DiskStatus, DomainState, DomainStatus, LogStoreStatus, LogUse,
-    RequestCount, Rpo, TapState, Throttle, ThrottleStage, Throughput, VmStatus,
+    ApplianceStatus, Attachment, Cost, DiskExport, DiskState, DiskStatus, DomainState, DomainStatus, LogStoreStatus,
+    LogUse, RequestCount, Rpo, TapState, Throttle, ThrottleStage, Throughput, VmStatus,
 };
 pub use time::Time;
 

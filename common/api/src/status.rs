@@ -69,6 +69,9 @@ pub struct DomainStatus {
     pub compression_ratio: Option<f64>,
     /// Requests to the bucket since the start, by kind.
     pub requests: BTreeMap<String, RequestCount>,
+    /// What they cost, once it was opened.
+    #[serde(default)]
+    pub cost: Option<Cost>,
     /// How many named points this appliance made in it.
     pub bookmarks: u64,
     /// Its VMs, by name.
@@ -192,6 +195,25 @@ pub struct RequestCount {
     pub requests: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+}
+
+/// What a domain costs by a price sheet, in billionths of its currency's unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cost {
+    /// The price sheet.
+    pub sheet: String,
+    /// Three letters.
+    pub currency: String,
+    /// How long requests and bytes have been counted.
+    pub counted_ms: u64,
+    /// The requests so far, and the bytes that they read.
+    pub spent_nanos: u64,
+    /// The same in a month that goes on like that; absent within the first second.
+    pub month_nanos: Option<u64>,
+    /// Bytes stored so far, whether they are still there or not.
+    pub stored_bytes: u64,
+    /// Keeping them for a month.
+    pub kept_month_nanos: u64,
 }
 
 /// How a VM is doing.

@@ -110,7 +110,7 @@ pub struct VerifyProgress {
     pub damage: u64,
 }
 
-/// Verifies the domain in `bucket`. Damage is part of the report, not an error.
+/// Verifies the domain in `bucket`. What there is to do is told to `progress` before the first object is read. Damage is part of the report, not an error.
 ///
 /// # Errors
 /// `NoDomain`, and store errors other than "absent": a store that does not answer proves nothing.
@@ -151,6 +151,7 @@ async fn check_all(
         bytes_total: keys.iter().map(|(_, len)| len).sum(),
         ..VerifyProgress::default()
     };
+    progress(seen);
     let mut findings = Findings::default();
     let absent_retries = options.absent_retries_max;
     // Tasks of their own, so that several cores hash and decompress.

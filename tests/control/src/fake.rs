@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tidemark_api::{
-    ApplianceStatus, AttachRequest, Attachment, BookmarkMade, BookmarkRequest, Check, DiskAddress, DiskExport,
+    ApplianceStatus, AttachRequest, Attachment, BookmarkMade, BookmarkRequest, Check, Cost, DiskAddress, DiskExport,
     DiskSpec, DiskState, DiskStatus, DomainSpec, DomainState, DomainStatus, DrainRequest, Drained, EventPage,
     EventQuery, Limit, LogStoreStatus, LogUse, ModeRequest, OverflowPolicy, Problem, ProblemKind, ProtectionMode,
     Recorded, RemoveQuery, Removed, RequestCount, ResizeRequest, Rpo, SeedRequest, Settings, SettingsPatch, Severity,
@@ -122,6 +122,15 @@ impl Fake {
             throughput: Throughput { guest_bytes_per_s: 12 << 20, guest_writes_per_s: 340, ..Default::default() },
             compression_ratio: Some(2.5),
             requests,
+            cost: Some(Cost {
+                sheet: "aws-s3-standard".to_owned(),
+                currency: "USD".to_owned(),
+                counted_ms: 3_600_000,
+                spent_nanos: 60_000,
+                month_nanos: Some(43_829_100),
+                stored_bytes: 99 << 20,
+                kept_month_nanos: 2_223_633,
+            }),
             bookmarks: 1,
             vms: vec![VmStatus { name: "web1".to_owned(), rpo, pending_bytes: 3 << 20, config_lsn: None }],
             disks: Vec::new(),

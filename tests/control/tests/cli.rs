@@ -94,6 +94,8 @@ accounting: replicating, epoch 7
   throttle   none
   guests     12.00 MiB/s, 340 writes/s
   shipped    0 B/s, compressed 2.5 : 1, seeding reads 0 B/s
+  requests   USD 0.000060 in 60 minutes, USD 0.044 a month at this pace (aws-s3-standard)
+  kept       99.00 MiB stored since, USD 0.0022 a month
   DISK       SIZE        MODE           STATE                          PENDING   FED BY
   db1/data   100.00 MiB  write-through  seeding 43 %, 12 minutes to go  0 B       nothing
   web1/root  100.00 MiB  write-through  protected                      3.00 MiB  inline, 1 connection

@@ -366,3 +366,36 @@ fn a_store_that_lies_is_refused_at_attach_with_the_promise_that_it_broke() {
     tidemark.ok(["bench", "write", &url, "--total", "64K", "--attest-single-writer"]);
     assert_eq!(tidemark.json(["verify", &url])["intact"], true);
 }
+
+#[test]
+fn what_a_command_costs_is_said_before_it_begins_by_a_sheet_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = sample_domain(dir.path());
+    let mine = dir.path().join("mine.toml");
+    let sheet = include_str!("../../../docs/ops/prices/aws-s3-standard.toml").replace("get = 0.0004", "get = 1000");
+    std::fs::write(&mine, sheet.replace("\"USD\"", "\"EUR\"")).unwrap();
+    let mine = mine.display().to_string();
+    let out = dir.path().join("x.img").display().to_string();
+    let export = ["export", &url, "--disk", "web1/root", "--at", "latest", "--prices", &mine, &out];
+    for (known, args) in [("about", &["verify", &url, "--prices", &mine][..]), ("at most", &export)] {
+        let said = tidemark().ok(args).stderr;
+        let words: Vec<_> = said.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "requests").unwrap_or_else(|| panic!("{args:?}: {said}"));
+        let (gets, euros) =
+            (words[at - 1].parse::<f64>().unwrap(), words.iter().position(|word| *word == "EUR").unwrap());
+        assert!(said.starts_with(&format!("this takes {known} ")), "{said}");
+        assert!((words[euros + 1].parse::<f64>().unwrap() - gets).abs() < 0.1, "one each: {said}");
+        let force = if known == "at most" { &["--force"][..] } else { &[] };
+        assert_eq!(tidemark().ok([&["--quiet"], args, force].concat()).stderr, "");
+    }
+    let free = tidemark().ok(["verify", &url]).stderr;
+    assert!(free.starts_with("this takes about ") && !free.contains(" by the prices of "), "{free}");
+    std::fs::write(&mine, "name = \"mine\"\nabuot = 1\n").unwrap();
+    fails(&["verify", &url, "--prices", &mine], 2, &format!("{mine}:2:1: unknown key abuot"), "did you mean about?");
+    fails(
+        &["verify", &url, "--prices", "aws"],
+        2,
+        "cannot read aws",
+        "price sheets without a file are aws-s3-standard, ",
+    );
+}

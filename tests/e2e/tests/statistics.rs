@@ -161,7 +161,7 @@ fn fault_a_crash_under_writes_loses_no_more_than_the_open_row() {
 #[test]
 fn metrics_pass_the_strict_parser_on_the_socket_and_over_tcp() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let site = site(&format!(", listen = \"127.0.0.1:{port}\""));
+    let site = site(&format!(", listen = \"127.0.0.1:{port}\", prices = \"aws-s3-standard\""));
     let daemon = site.serve(DISK);
     site.until_disk_is(DISK, "protected");
     guest(&site, &writes(20));
@@ -179,6 +179,13 @@ fn metrics_pass_the_strict_parser_on_the_socket_and_over_tcp() {
     assert!(families.len() > 50, "{} families", families.len());
     let (_, over_tcp) = get_over(TcpStream::connect(("127.0.0.1", port)).unwrap(), "/metrics");
     assert_eq!(check(&["openmetrics"], &over_tcp).as_object().unwrap().len(), families.len());
+    let status = site.status();
+    let (cost, count) = (&status["cost"], |op: &str| status["requests"][op]["requests"].as_u64().unwrap_or(0));
+    let read = status["requests"]["get"]["bytes"].as_u64().unwrap_or(0);
+    let requests = 5_000 * (count("put") + count("list")) + 400 * (count("get") + count("head"));
+    assert_eq!(cost["spent_nanos"], requests + (read * 90_000_000).div_ceil(1 << 30), "{status}");
+    assert_eq!((&cost["sheet"], &cost["currency"]), (&"aws-s3-standard".into(), &"USD".into()));
+    assert!(cost["month_nanos"].as_u64() > cost["spent_nanos"].as_u64(), "{cost}");
     let (head, _) = get_over(TcpStream::connect(("127.0.0.1", port)).unwrap(), "/v1/status");
     assert!(head.starts_with("HTTP/1.1 404"), "nothing else is served there: {head}");
     daemon.stop();
@@ -327,7 +334,8 @@ fn stats_are_drawn_in_the_terminal_and_exported_for_everybody() {
     let url = bucket_of_a_day(&tidemark, dir.path());
     let drawn = tidemark.ok([&["stats", "show", &url][..], &THAT_DAY].concat()).stdout;
     assert!(drawn.contains("RPO: now ") && drawn.contains("most 30 min"), "{drawn}");
-    let told = tidemark.json([&["stats", "show", &url][..], &THAT_DAY].concat());
+    let told = tidemark.json([&["stats", "show", &url, "--prices", "aws-s3-standard"][..], &THAT_DAY].concat());
+    assert_eq!(told["cost"]["spent_nanos"], told["requests"].as_u64().unwrap() * 5_000, "they are all PUTs");
     let out = |format: &str| dir.path().join(format).display().to_string();
     for format in ["parquet", "csv", "json"] {
         tidemark.ok([&["stats", "export", &url, "--format", format, "--out", &out(format)][..], &THAT_DAY].concat());

@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod context;
+mod cost;
 mod failure;
 pub mod logwrites;
 mod ui;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tidemark_api::{Check, Complaint, DRVA_SOCKET, DomainSpec, NAME_BYTES_MAX, Settings, SettingsPatch};
 use tidemark_config::Span;
+use tidemark_prices::Sheet;
 
 /// Bytes in the path of a unix socket at most.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -21,7 +22,7 @@ pub(super) fn checked(file: file::File) -> Result<Config, Complaint> {
     let appliance = appliance(file.appliance).map_err(|e| e.within("appliance"))?;
     let log_store = log_store(file.log_store).map_err(|e| e.within("log_store"))?;
     let nbd = nbd(file.nbd).map_err(|e| e.within("nbd"))?;
-    let statistics = statistics(&file.statistics).map_err(|e| e.within("statistics"))?;
+    let statistics = statistics(file.statistics).map_err(|e| e.within("statistics"))?;
     let defaults = Settings::default().with(&SettingsPatch::from(file.defaults));
     defaults.check().map_err(|e| as_written(e).within("defaults"))?;
     let domains = file.domain.into_iter().map(DomainSpec::from).collect::<Vec<_>>();
@@ -129,7 +130,7 @@ fn nbd(file: file::Nbd) -> Result<Nbd, Complaint> {
     })
 }
 
-fn statistics(file: &file::Statistics) -> Result<Statistics, Complaint> {
+fn statistics(file: file::Statistics) -> Result<Statistics, Complaint> {
     let span = |member: &str, span: &Option<Span>, default: u64, most: u64| {
         let value = span.as_ref().map_or(Duration::from_secs(default), |span| span.value);
         if (Duration::from_secs(1)..=Duration::from_secs(most)).contains(&value) {
@@ -138,10 +139,19 @@ fn statistics(file: &file::Statistics) -> Result<Statistics, Complaint> {
         let what = format!("{} ms is not within 1 s and {most} s", value.as_millis());
         Err(Complaint::new(member, what).hint("the default is a good value"))
     };
+    if let Some(prices) = &file.prices
+        && !prices.starts_with('/')
+        && Sheet::named(prices).is_none()
+    {
+        let names = Sheet::names().collect::<Vec<_>>().join(", ");
+        let what = format!("{prices:?} is no price sheet: take one of {names}, or the absolute path of a file");
+        return Err(Complaint::new("prices", what).hint("docs/ops/prices has files to start from"));
+    }
     Ok(Statistics {
         listen: file.listen,
         period: span("period", &file.period, 60, 60)?,
         ship_every: span("ship", &file.ship, 600, 3600)?,
+        prices: file.prices,
     })
 }
 

@@ -93,6 +93,7 @@ pub(super) struct Statistics {
     pub(super) listen: Option<SocketAddr>,
     pub(super) period: Option<Span>,
     pub(super) ship: Option<Span>,
+    pub(super) prices: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -82,7 +82,7 @@ pub struct Nbd {
 }
 
 /// What is measured, and where it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// A TCP address that serves metrics, besides the control socket.
     pub listen: Option<SocketAddr>,
@@ -90,6 +90,8 @@ pub struct Statistics {
     pub period: Duration,
     /// How long rows are gathered before they go to the bucket.
     pub ship_every: Duration,
+    /// What buckets charge: a price sheet's name, or an absolute path. Absent: what their URLs tell.
+    pub prices: Option<String>,
 }
 
 /// TLS on the TCP address.

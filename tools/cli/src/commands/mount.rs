@@ -2,6 +2,7 @@
 
 use crate::args::{BucketArgs, SizeBytes};
 use crate::context::{interrupted, open_bucket, open_domain, resolve};
+use crate::cost::{PriceArgs, say_rates};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use anyhow::Context;
@@ -30,6 +31,8 @@ const PIN_LIFETIME: Duration = Duration::from_secs(3600);
 pub(crate) struct MountArgs {
     #[command(flatten)]
     bucket: BucketArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// Where to mount
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -83,6 +86,7 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let mut stop = std::pin::pin!(interrupted());
     let deadline = Duration::from_secs(args.deadline.max(1));
     let bucket = open_bucket(&args.bucket)?;
+    let sheet = args.prices.sheet(&args.bucket.url)?;
     let pin = (!args.no_pin).then(|| PinOptions {
         pinner: bucket.pinner(),
         owner: format!("tidemark mount {}", args.dir.display()),
@@ -131,6 +135,7 @@ pub(crate) async fn run(args: MountArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         latest_lsn: timeline.latest().lsn.get(),
     };
     ui.answer(&mounted, |mounted| format!("mounted {} on {}; Ctrl-C unmounts", mounted.name, mounted.mounted))?;
+    say_rates(ui, &sheet);
     let rate = args.rate.map(|rate| Rate::bytes_per_second(rate.get()));
     let hydration = async {
         if args.hydrate {

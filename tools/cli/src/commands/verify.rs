@@ -2,6 +2,7 @@
 
 use crate::args::BucketArgs;
 use crate::context::{interrupted, open_bucket, open_domain};
+use crate::cost::{Known, PriceArgs, reading, say_before};
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use clap::Args;
@@ -11,6 +12,9 @@ use std::fmt::Write;
 use tidemark_env::Env;
 use tidemark_format::DiskId;
 use tidemark_reader::{Damage, ReaderOptions, Sample, VerifyProgress, verify, verify_sample};
+
+/// A request that reads on in an object brings so much.
+const RANGE_BYTES: u64 = 16 << 20;
 
 /// Check every hash, chain and position in a bucket
 ///
@@ -22,6 +26,8 @@ use tidemark_reader::{Damage, ReaderOptions, Sample, VerifyProgress, verify, ver
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     bucket: BucketArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// Check this share of all frames only
     #[arg(long, value_name = "SHARE%", value_parser = share)]
     sample: Option<f64>,
@@ -88,10 +94,18 @@ struct RangeReport {
 
 pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let bucket = open_bucket(&args.bucket)?;
+    let sheet = args.prices.sheet(&args.bucket.url)?;
     let bar = ui.bytes_bar("verify", Some(0));
     let options = ReaderOptions::default();
     let read_only = bucket.read_only();
-    let progress = |progress: VerifyProgress| bar.set(progress.bytes_done, progress.bytes_total);
+    let share = args.sample.unwrap_or(1.0);
+    let progress = |progress: VerifyProgress| {
+        if progress.objects_done == 0 {
+            let bytes = (progress.bytes_total as f64 * share) as u64;
+            say_before(ui, &sheet, &reading(bytes, progress.objects_total + bytes / RANGE_BYTES), Known::About);
+        }
+        bar.set(progress.bytes_done, progress.bytes_total);
+    };
     let seed = args.seed.unwrap_or_else(|| Env::system().entropy.number());
     let sample = args.sample.and_then(|share| Sample::new(share, seed));
     let work = async {

@@ -2,7 +2,10 @@
 
 use indicatif::{BinaryBytes, HumanDuration};
 use std::time::Duration;
-use tidemark_api::{Attachment, DiskState, DiskStatus, DomainState, DomainStatus, Limit, Rpo, TapState, ThrottleStage};
+use tidemark_api::{
+    Attachment, Cost, DiskState, DiskStatus, DomainState, DomainStatus, Limit, Rpo, TapState, ThrottleStage,
+};
+use tidemark_prices::Money;
 
 pub(super) fn bytes(bytes: u64) -> String {
     BinaryBytes(bytes).to_string()
@@ -81,6 +84,23 @@ pub(super) fn attachment(attachment: &Attachment) -> String {
     }
 }
 
+/// What a domain costs; a store that charges nothing is left out.
+fn cost(cost: &Cost) -> String {
+    let told = |nanos: u64| format!("{} {}", cost.currency, Money::of_nanos(nanos));
+    if cost.spent_nanos == 0 && cost.kept_month_nanos == 0 {
+        return String::new();
+    }
+    let month = cost.month_nanos.map_or(String::new(), |nanos| format!(", {} a month at this pace", told(nanos)));
+    format!(
+        "  requests   {} in {}{month} ({})\n  kept       {} stored since, {} a month\n",
+        told(cost.spent_nanos),
+        span_ms(cost.counted_ms),
+        cost.sheet,
+        bytes(cost.stored_bytes),
+        told(cost.kept_month_nanos),
+    )
+}
+
 /// Everything about one domain.
 pub(super) fn domain(domain: &DomainStatus) -> String {
     let epoch = domain.epoch.map_or(String::new(), |epoch| format!(", epoch {epoch}"));
@@ -112,6 +132,9 @@ pub(super) fn domain(domain: &DomainStatus) -> String {
         bytes(flow.shipped_bytes_per_s),
         bytes(flow.seed_bytes_per_s),
     );
+    if let Some(cost) = &domain.cost {
+        out += &self::cost(cost);
+    }
     if domain.vms.len() > 1 {
         let rows = domain.vms.iter().map(|vm| vec![vm.name.clone(), rpo(&vm.rpo), bytes(vm.pending_bytes)]);
         out += &indent(&table(&["VM", "RPO", "PENDING"], rows.collect()));

@@ -2,6 +2,7 @@
 
 use super::{ExportArgs, Format, partial_beside, publish};
 use crate::context::{disk_at, interrupted, open_bucket, open_domain, resolve};
+use crate::cost::{Known, reading_data, say_before};
 use crate::failure::{Outcome, Refused};
 use crate::ui::{Bar, Ui};
 use anyhow::Context;
@@ -30,6 +31,8 @@ pub(super) async fn export(args: &ExportArgs, at: &PointSpec, ui: &Ui) -> anyhow
     let point = resolve(&domain, at).await?;
     let disk = disk_at(&domain, &args.disk, point.lsn)?;
     let image = domain.disk(disk.id, point.lsn).await?;
+    let sheet = args.prices.sheet(&args.bucket.url)?;
+    say_before(ui, &sheet, &reading_data(image.data_bytes().await?), Known::AtMost);
     let partial = partial_beside(out)?;
     let bar = ui.bytes_bar("export", Some(image.size_bytes()));
     let data_bytes = tokio::select! {

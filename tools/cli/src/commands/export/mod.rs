@@ -4,6 +4,7 @@ mod image;
 mod log;
 
 use crate::args::{BucketArgs, DiskRef, SizeBytes};
+use crate::cost::PriceArgs;
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use anyhow::Context;
@@ -26,6 +27,8 @@ use tidemark_reader::PointSpec;
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     bucket: BucketArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// The disk: VM/DISK, or #N
     #[arg(long, value_name = "VM/DISK")]
     disk: DiskRef,

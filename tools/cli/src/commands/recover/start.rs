@@ -3,6 +3,7 @@
 use super::{HypervisorArgs, Interrupt, answer, report_of, runner, work, write_report};
 use crate::args::{AttestArgs, BucketArgs};
 use crate::context::{open_bucket, open_domain, resolve};
+use crate::cost::{Known, PriceArgs, reading_data, say_before};
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use anyhow::Context;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use tidemark_bucket::Bucket;
 use tidemark_env::Env;
 use tidemark_format::Level;
+use tidemark_prices::Sheet;
 use tidemark_reader::{Domain, PointSpec, ReaderOptions};
 use tidemark_rocva::{Job, JobSpec, Phase, Site, Until, Wanted, Wish};
 use tidemark_runbook::{Mode, Runbook};
@@ -22,6 +24,8 @@ use tidemark_writer::{DomainWriter, WriterOptions};
 pub(crate) struct WhatArgs {
     #[command(flatten)]
     bucket: BucketArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// The point: latest, lsn:N, an RFC 3339 time, -10m, or bookmark:NAME
     #[arg(long, value_name = "POINT", default_value = "latest", allow_hyphen_values = true)]
     at: PointSpec,
@@ -73,6 +77,7 @@ pub(crate) struct ForcedArgs {
 /// What is known before anything is done.
 struct Prepared {
     bucket: Bucket,
+    sheet: Sheet,
     domain: Domain,
     wanted: Wanted,
     at: PointSpec,
@@ -93,7 +98,8 @@ impl Prepared {
         let url = what.bucket.url.anywhere()?;
         let wanted =
             Wanted { url, domain: domain.timeline().name().to_owned(), mode, runbook, hydrate: mode != Mode::Test };
-        Ok(Self { bucket, domain, wanted, at: what.at.clone() })
+        let sheet = what.prices.sheet(&what.bucket.url)?;
+        Ok(Self { bucket, sheet, domain, wanted, at: what.at.clone() })
     }
 
     /// What would be recovered, if it were now; its plan fits.
@@ -106,12 +112,13 @@ impl Prepared {
 }
 
 pub(super) async fn test(args: TestArgs, ui: &Ui) -> anyhow::Result<Outcome> {
-    let spec = Prepared::new(&args.what, Mode::Test).await?.spec().await?;
+    let prepared = Prepared::new(&args.what, Mode::Test).await?;
+    let spec = prepared.spec().await?;
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => tempfile::Builder::new().prefix("tidemark-test-").tempdir().context("make a directory")?.keep(),
     };
-    let job = begin(&dir, spec, ui)?;
+    let job = begin(&dir, spec, &prepared.sheet, ui)?;
     let mut runner = runner(job, &args.what.hypervisor)?;
     let (phase, interrupted) = work(&mut runner, Until::Up, Interrupt::Discards, None, ui).await?;
     if phase == Phase::Up && !args.keep {
@@ -129,8 +136,10 @@ pub(super) async fn test(args: TestArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     answer(&report, runner.job().dir(), ui)
 }
 
-fn begin(dir: &Path, spec: JobSpec, ui: &Ui) -> anyhow::Result<(Job, tidemark_rocva::Recovery)> {
+fn begin(dir: &Path, spec: JobSpec, sheet: &Sheet, ui: &Ui) -> anyhow::Result<(Job, tidemark_rocva::Recovery)> {
     let (name, lsn) = (spec.domain.clone(), spec.lsn);
+    let sizes = spec.vms.iter().flat_map(|vm| &vm.disks).map(|disk| disk.size_bytes);
+    say_before(ui, sheet, &reading_data(sizes.fold(0, u64::saturating_add)), Known::AtMost);
     let job = Job::create(dir, spec, Env::system().clock.wall())?;
     ui.say(format_args!("recovering {name} at lsn {lsn} in {}", dir.display()));
     Ok(job)
@@ -162,7 +171,7 @@ pub(super) async fn forced(args: ForcedArgs, ui: &Ui) -> anyhow::Result<Outcome>
     }
     fence(&prepared.bucket, &args.attest, ui).await?;
     prepared.domain.refresh().await?;
-    let job = begin(&args.dir, prepared.spec().await?, ui)?;
+    let job = begin(&args.dir, prepared.spec().await?, &prepared.sheet, ui)?;
     let mut runner = runner(job, &args.what.hypervisor)?;
     let until = if args.settle { Until::Settled } else { Until::Up };
     let (phase, interrupted) = work(&mut runner, until, Interrupt::Leaves, None, ui).await?;

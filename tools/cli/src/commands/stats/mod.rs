@@ -7,6 +7,7 @@ mod page;
 mod report;
 mod series;
 mod show;
+mod spent;
 
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;

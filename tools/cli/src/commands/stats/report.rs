@@ -2,9 +2,11 @@
 
 use super::page::{Line, PARTS, head, plot, safe, strips, table};
 use super::series::{Fold, Measured, Scale};
+use super::spent::{Spent, covered};
 use super::{Period, PeriodArgs};
 use crate::args::BucketArgs;
 use crate::context::open_bucket;
+use crate::cost::{PriceArgs, reading};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use anyhow::Context;
@@ -14,13 +16,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tidemark_env::Env;
 use tidemark_format::{StatsTable, TimeNs};
+use tidemark_prices::{MONTH, Money, Requests, Sheet};
 use tidemark_reader::TimeText;
 use tidemark_telemetry::TableReader;
 use tidemark_writer::open_domain;
 
 /// Events that are listed, the newest.
 const EVENTS_MAX: usize = 100;
-const SECONDS_PER_MONTH: f64 = 2_629_746.0;
 const NS_PER_S: f64 = 1e9;
 
 /// Write a page with plots that needs nothing but a browser
@@ -30,6 +32,8 @@ pub(crate) struct ReportArgs {
     bucket: BucketArgs,
     #[command(flatten)]
     period: PeriodArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// The page
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -41,6 +45,7 @@ struct Report {
     from: String,
     to: String,
     rows: usize,
+    cost: Spent,
     damaged: Vec<String>,
     out: String,
 }
@@ -55,6 +60,7 @@ struct Found {
 
 pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let bucket = open_bucket(&args.bucket)?;
+    let sheet = args.prices.sheet(&args.bucket.url)?;
     let name = open_domain(&bucket.read_only()).await?.name;
     let period = args.period.at(Env::system().clock.wall())?;
     let tables = [StatsTable::DomainMinute, StatsTable::DiskMinute, StatsTable::Event, StatsTable::GcPass];
@@ -64,17 +70,24 @@ pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let mut next = || measured.next().expect("there is one for each table");
     let found = Found { domain: next(), disks: next(), events: next(), passes: next() };
     let rows = [&found.domain, &found.disks, &found.events, &found.passes].iter().map(|of| of.rows.len()).sum();
-    let page = page(&name, &bucket.location(), period, &found, &damaged);
+    let page = page(&name, &bucket.location(), period, &found, &sheet, &damaged);
     std::fs::write(&args.out, page).with_context(|| format!("write {}", args.out.display()))?;
     let time = |time| TimeText(time).to_string();
     let out = args.out.display().to_string();
-    let report =
-        Report { location: bucket.location(), from: time(period.from), to: time(period.to), rows, damaged, out };
+    let report = Report {
+        location: bucket.location(),
+        from: time(period.from),
+        to: time(period.to),
+        rows,
+        cost: Spent::of(&found.domain, &sheet),
+        damaged,
+        out,
+    };
     ui.answer(&report, |report| format!("{} rows in {}", report.rows, report.out))?;
     Ok(Outcome::Done)
 }
 
-fn page(name: &str, location: &str, period: Period, found: &Found, damaged: &[String]) -> String {
+fn page(name: &str, location: &str, period: Period, found: &Found, sheet: &Sheet, damaged: &[String]) -> String {
     let Found { domain, disks, .. } = found;
     let line = |name, columns: &[&str], fold| Line { name, series: domain.series(columns, fold, PARTS) };
     let time = |time| TimeText(time).to_string();
@@ -132,7 +145,7 @@ fn page(name: &str, location: &str, period: Period, found: &Found, damaged: &[St
     );
     page += &gap_map(disks, period);
     page += &disk_table(disks);
-    page += &request_table(domain);
+    page += &request_table(domain, sheet);
     page += &event_table(&found.events);
     page + "</main></html>\n"
 }
@@ -219,24 +232,43 @@ fn disk_table(disks: &Measured) -> String {
     table("Disks", &names, &rows.collect::<Vec<_>>())
 }
 
-fn request_table(domain: &Measured) -> String {
-    let covered = domain.sum("period_s");
+fn request_table(domain: &Measured, sheet: &Sheet) -> String {
+    let covered = covered(domain);
+    let count = |column| domain.sum(column) as u64;
+    let (put, get, list) = (count("put_requests"), count("get_requests"), count("list_requests"));
+    let statistics = count("statistics_put_requests");
+    let none = Requests::default();
     let kinds = [
-        ("PUT", "put_requests", Some("put_bytes")),
-        ("of them statistics", "statistics_put_requests", Some("statistics_put_bytes")),
-        ("GET", "get_requests", Some("get_bytes")),
-        ("LIST", "list_requests", None),
-        ("DELETE", "delete_requests", None),
-        ("HEAD", "head_requests", None),
+        ("PUT", put, Some("put_bytes"), sheet.requests(&Requests { put, ..none })),
+        (
+            "of them statistics",
+            statistics,
+            Some("statistics_put_bytes"),
+            sheet.requests(&Requests { put: statistics, ..none }),
+        ),
+        ("GET, with what is read", get, Some("get_bytes"), sheet.usage(&reading(count("get_bytes"), get))),
+        ("LIST", list, None, sheet.requests(&Requests { list, ..none })),
+        (
+            "DELETE",
+            count("delete_requests"),
+            None,
+            sheet.requests(&Requests { delete: count("delete_requests"), ..none }),
+        ),
+        ("HEAD", count("head_requests"), None, sheet.requests(&Requests { head: count("head_requests"), ..none })),
     ];
-    let row = |(name, requests, bytes): (&str, &str, Option<&str>)| {
-        let count = domain.sum(requests);
-        let month =
-            if covered > 0.0 { Scale::Pieces.told(count / covered * SECONDS_PER_MONTH) } else { "unknown".to_owned() };
+    let row = |(name, count, bytes, cost): (&str, u64, Option<&str>, Money)| {
+        let unknown = || "unknown".to_owned();
         let bytes = bytes.map_or(String::new(), |bytes| domain.sum_told(bytes, Scale::Bytes));
-        vec![name.to_owned(), domain.sum_told(requests, Scale::Pieces), bytes, month]
+        if covered.is_zero() {
+            return vec![name.to_owned(), unknown(), unknown(), unknown(), unknown(), unknown()];
+        }
+        let month = Scale::Pieces.told(count as f64 * MONTH.as_secs_f64() / covered.as_secs_f64());
+        let cost_month = cost.per_month(covered).map_or_else(unknown, |cost| sheet.told(cost));
+        vec![name.to_owned(), Scale::Pieces.told(count as f64), bytes, month, sheet.told(cost), cost_month]
     };
-    table("Requests of the appliance", &["kind", "in this time", "bytes", "in a month at this rate"], &kinds.map(row))
+    let title = format!("Requests of the appliance, by the prices of {}", sheet.name());
+    let columns = ["kind", "in this time", "bytes", "in a month at this rate", "cost", "cost of a month"];
+    table(&title, &columns, &kinds.map(row))
 }
 
 fn event_table(events: &Measured) -> String {

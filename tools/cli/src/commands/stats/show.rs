@@ -2,9 +2,11 @@
 
 use super::chart::{PARTS, chart};
 use super::series::{Fold, Measured, Scale};
+use super::spent::Spent;
 use super::{Period, PeriodArgs};
 use crate::args::BucketArgs;
 use crate::context::{interrupted, open_bucket};
+use crate::cost::PriceArgs;
 use crate::failure::Outcome;
 use crate::ui::{Reader, Ui};
 use clap::Args;
@@ -13,6 +15,7 @@ use std::fmt::Write;
 use std::time::Duration;
 use tidemark_env::Env;
 use tidemark_format::StatsTable;
+use tidemark_prices::Sheet;
 use tidemark_reader::TimeText;
 use tidemark_telemetry::TableReader;
 
@@ -23,6 +26,8 @@ pub(crate) struct ShowArgs {
     bucket: BucketArgs,
     #[command(flatten)]
     period: PeriodArgs,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// Draw again every so many seconds: one LIST each time, and one GET for each new file
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -43,6 +48,7 @@ struct Summary {
     log_fill_most: Option<f64>,
     held_s: f64,
     requests: u64,
+    cost: Spent,
     damaged: Vec<String>,
     #[serde(skip)]
     charts: String,
@@ -50,6 +56,7 @@ struct Summary {
 
 pub(crate) async fn run(args: ShowArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let bucket = open_bucket(&args.bucket)?;
+    let sheet = args.prices.sheet(&args.bucket.url)?;
     let mut reader = TableReader::new(bucket.read_only());
     let mut stop = std::pin::pin!(interrupted());
     let clock = Env::system().clock;
@@ -58,7 +65,7 @@ pub(crate) async fn run(args: ShowArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         let shown = tokio::select! {
             biased;
             () = &mut stop => return Ok(Outcome::Interrupted),
-            shown = look(&mut reader, bucket.location(), period) => shown?,
+            shown = look(&mut reader, bucket.location(), period, &sheet) => shown?,
         };
         let Some(pause) = args.live else {
             ui.answer(&shown, in_text)?;
@@ -75,7 +82,7 @@ pub(crate) async fn run(args: ShowArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     }
 }
 
-async fn look(reader: &mut TableReader, location: String, period: Period) -> anyhow::Result<Summary> {
+async fn look(reader: &mut TableReader, location: String, period: Period, sheet: &Sheet) -> anyhow::Result<Summary> {
     let found = reader.read(&[StatsTable::DomainMinute], period.days()).await?.into_iter().next().unwrap_or_default();
     let measured = Measured::new(StatsTable::DomainMinute, found.rows, period);
     let series = |columns: &[&str], fold| measured.series(columns, fold, PARTS);
@@ -103,6 +110,7 @@ async fn look(reader: &mut TableReader, location: String, period: Period) -> any
             .map(whole)
             .iter()
             .sum(),
+        cost: Spent::of(&measured, sheet),
         damaged: found.damaged,
         charts: charts.join("\n"),
     })
@@ -126,6 +134,9 @@ fn in_text(shown: &Summary) -> String {
         shown.requests
     )
     .expect("writing to a String cannot fail");
+    if let Some(cost) = shown.cost.told() {
+        writeln!(out, "{cost}").expect("writing to a String cannot fail");
+    }
     for damaged in &shown.damaged {
         writeln!(out, "damaged: {damaged}").expect("writing to a String cannot fail");
     }
