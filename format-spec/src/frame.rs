@@ -102,6 +102,21 @@ impl FrameCompressor {
         Ok(StoredFrame { bytes, entry })
     }
 
+    /// Whether these bytes, stored by this compressor, are the frame of `entry`. True is proof; false is none, for another compressor
+    /// makes other bytes of them.
+    pub fn would_store(&mut self, plain: &[u8], entry: &FrameEntry) -> bool {
+        if plain.len() != entry.plain_len as usize {
+            return false;
+        }
+        if entry.codec == FrameCodec::Raw {
+            return frame_hash(plain) == entry.hash;
+        }
+        self.check.clear();
+        self.check.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let stored = self.compressor.compress_to_buffer(plain, &mut self.check);
+        stored.is_ok_and(|len| len == entry.stored_len as usize) && frame_hash(&self.check) == entry.hash
+    }
+
     /// Errs if `compressed` does not decompress to `plain`.
     fn check_compressed(&mut self, plain: &[u8], plain_len: u32, compressed: &[u8]) -> Result<()> {
         let lied = FormatError::CompressorLied { plain_len: plain_len.into() };

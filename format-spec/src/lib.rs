@@ -35,7 +35,7 @@ pub use event::{BaseRef, Event, EventBody, Level};
 pub use fields::{Fields, Value};
 pub use frame::{
     FRAME_PLAIN_BYTES_MAX, FrameCodec, FrameCompressor, FrameDecoder, FrameDir, FrameEntry, FramePart, StoredFrame,
-    check_stored, compress_frame, decode_frame,
+    check_stored, compress_frame, decode_frame, frame_hash,
 };
 pub use genesis::Genesis;
 pub use header::{

@@ -11,6 +11,7 @@
 
 mod cache;
 mod core;
+mod differences;
 mod domain;
 mod error;
 mod export;
@@ -28,6 +29,7 @@ mod scatter;
 mod timeline;
 mod verify;
 
+pub use differences::{CompareOptions, Compared, Difference, Known, Proof, Proofs};
 pub use domain::{Domain, MemoryUse};
 pub use error::{Error, Result};
 pub use export::ExportSink;

@@ -1,5 +1,5 @@
 //! Large parts of an image, object by object: each object is streamed once and what it holds is scattered over the disk.
-//! What hydration reads.
+//! What hydration reads; what restoring in place reads is in [`crate::differences`].
 //!
 //! Memory is bounded: a plan of at most [`ITEMS_MAX`] runs, and [`OBJECTS_AT_A_TIME`] batches of some [`BATCH_BYTES`]. A disk
 //! with more runs is planned in several windows.
@@ -23,16 +23,16 @@ use tokio::sync::mpsc;
 const UNIT_BLOCKS: u64 = 8;
 const UNIT_BYTES: u64 = UNIT_BLOCKS * BLOCK_BYTES;
 /// Runs planned at a time.
-const ITEMS_MAX: usize = 1 << 19;
+pub(crate) const ITEMS_MAX: usize = 1 << 19;
 /// Plaintext of the frames that a batch is cut out of, at most by one frame more.
-const BATCH_BYTES: u64 = 8 << 20;
+pub(crate) const BATCH_BYTES: u64 = 8 << 20;
 /// Objects that are streamed side by side.
-const OBJECTS_AT_A_TIME: usize = 4;
+pub(crate) const OBJECTS_AT_A_TIME: usize = 4;
 
 /// Runs of bytes with their offsets on the disk.
 type Batch = Vec<(u64, Bytes)>;
 /// A place in an object, as some version has it; any of them leads to the object.
-type Carriers = HashMap<ObjectKey, (Lsn, Place)>;
+pub(crate) type Carriers = HashMap<ObjectKey, (Lsn, Place)>;
 
 impl DiskImage {
     /// Sends what `wanted` holds, which ascends and does not overlap, to `to`: runs of whole units of 4 KiB, verified, batch by
@@ -73,16 +73,26 @@ impl DiskImage {
 
     /// Adds the pieces of a part of one region to a plan.
     async fn plan(&self, part: Extent, plan: &mut Plan<ObjectKey>, carriers: &mut Carriers) -> Result<()> {
+        self.for_each_held(part, carriers, |extent, holds| plan.add(extent, holds)).await
+    }
+
+    /// Says what the blocks of a part of one region hold, in order.
+    pub(crate) async fn for_each_held(
+        &self,
+        part: Extent,
+        carriers: &mut Carriers,
+        mut each: impl FnMut(Extent, Holds<ObjectKey>),
+    ) -> Result<()> {
         let map = self.map_of(part.start / REGION_BLOCKS).await?;
         let mut last: Option<(Lsn, ObjectKey)> = None;
         for piece in map.clipped(part) {
             let place = match piece.state {
                 State::Zero | State::Unmap => {
-                    plan.add(piece.extent, Holds::Zeros);
+                    each(piece.extent, Holds::Zeros);
                     continue;
                 }
                 State::Unknown => {
-                    plan.add(piece.extent, Holds::Unknown);
+                    each(piece.extent, Holds::Unknown);
                     continue;
                 }
                 State::Data(place) => place,
@@ -103,13 +113,13 @@ impl DiskImage {
             let mut at = piece.extent.start;
             for (extent, place) in held {
                 if at < extent.start {
-                    plan.add(Extent::new(at, extent.start - at), Holds::Unknown);
+                    each(Extent::new(at, extent.start - at), Holds::Unknown);
                 }
-                plan.add(extent, Holds::Data { carrier: key, block: place.block });
+                each(extent, Holds::Data { carrier: key, block: place.block });
                 at = extent.end();
             }
             if at < piece.extent.end() {
-                plan.add(Extent::new(at, piece.extent.end() - at), Holds::Unknown);
+                each(Extent::new(at, piece.extent.end() - at), Holds::Unknown);
             }
         }
         Ok(())
@@ -165,7 +175,7 @@ impl DiskImage {
     }
 }
 
-fn is_damage(kind: ErrorKind) -> bool {
+pub(crate) fn is_damage(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::DataLoss | ErrorKind::NotFound)
 }
 

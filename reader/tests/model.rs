@@ -4,14 +4,15 @@
 
 mod common;
 
-use common::{LogBuilder, block_on, small_options};
+use common::{Disk, LogBuilder, block_on, merged, small_options};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use std::sync::Arc;
 use tidemark_env::Env;
 use tidemark_format::{BLOCK_BYTES, DiskId, ErrorKind, EventBody, Extent, Lsn};
 use tidemark_model::{DiskModel, DomainModel, Op, OpsShape, any_ops};
-use tidemark_reader::{DiskImage, Domain, Part, Point, ReplaySink, Step};
+use tidemark_reader::{CompareOptions, DiskImage, Domain, Part, Point, ReplaySink, Step};
 
 const BLOCK: u64 = BLOCK_BYTES;
 
@@ -85,6 +86,40 @@ async fn check_scatter(image: &DiskImage, model: &DiskModel, wanted: Extent) {
     for unit in seen.chunks(8) {
         assert!(unit.iter().all(|seen| *seen == unit[0]), "units come whole");
     }
+}
+
+/// A disk of another point, or of none, to which the differences are applied is the image's, as far as anybody knows that; also when the
+/// first comparison's proofs are all that is asked. `since`: whether only what changed between the two points is compared.
+async fn check_differences(domain: &Domain, model: &DomainModel, disk: DiskId, from: Lsn, to: Lsn, since: bool) {
+    let image = domain.disk(disk, to).await.unwrap();
+    let cells = model.disk(disk, to).unwrap().image();
+    let before = model.disk(disk, from).map_or_else(Vec::new, DiskModel::image);
+    let whole = Extent::new(0, cells.len() as u64);
+    let mut wanted = vec![whole];
+    if since {
+        let changed = domain.changed(disk, from.min(to), from.max(to)).await.unwrap();
+        wanted = changed.iter().filter_map(|changed| changed.extent.intersection(whole)).collect();
+        wanted.extend(
+            (before.len() < cells.len()).then(|| Extent::new(before.len() as u64, (cells.len() - before.len()) as u64)),
+        );
+        wanted = merged(wanted);
+    }
+    let there: Vec<u8> =
+        (0..cells.len()).flat_map(|i| before.get(i).copied().flatten().unwrap_or([0xee; 512])).collect();
+    let there = Arc::new(Disk::new(there));
+    let first = there.become_like(&image, &wanted, &CompareOptions::default()).await;
+    for (block, cell) in cells.iter().enumerate() {
+        let there = &there.bytes()[block * 512..][..512];
+        let missing = first.missing.iter().any(|extent| extent.overlaps(Extent::new(block as u64, 1)));
+        match cell {
+            Some(cell) => assert!(there == cell && !missing, "block {block} of {image:?} coming from {from}"),
+            None => assert!(missing || since && before.get(block).is_some_and(Option::is_none), "block {block}"),
+        }
+    }
+    let options = CompareOptions { proofs: Arc::new(first.proofs), estimate: false };
+    let second = there.become_like(&image, &wanted, &options).await;
+    assert_eq!((second.compared.requests, second.data_bytes), (0, 0), "it was proven");
+    assert_eq!(second.looked_bytes, first.looked_bytes);
 }
 
 /// A disk to which the steps of a replay are applied.
@@ -181,6 +216,8 @@ proptest! {
                 check_scatter(&image, wanted, Extent::new(part, wanted.blocks() - part)).await;
                 let from = Lsn::new(offset.index(lsn.get() as usize + 1) as u64);
                 check_replay(&domain, &model, disk.id, from, lsn).await;
+                let since = model.disk(disk.id, from).is_some_and(|disk| disk.consistent);
+                check_differences(&domain, &model, disk.id, from, lsn, since && len % 2 == 0).await;
             }
         });
     }

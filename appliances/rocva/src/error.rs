@@ -99,6 +99,28 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+    /// What is to be restored in place is not what can be.
+    #[error("cannot restore to {path}: {why}")]
+    Restore {
+        /// The image or device.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Somebody else works with an image.
+    #[error("{path} is in use")]
+    Busy {
+        /// The image or device.
+        path: PathBuf,
+    },
+    /// A disk does not hold what was written to it.
+    #[error("{path} was restored, and reads back other bytes at {offset}")]
+    Unverified {
+        /// The image or device.
+        path: PathBuf,
+        /// The first byte.
+        offset: u64,
+    },
     /// It is not in a state for what was asked.
     #[error(transparent)]
     IllegalMove(#[from] crate::core::IllegalMove),
@@ -112,8 +134,11 @@ impl Error {
             Self::Qemu(error) => error.kind(),
             Self::Local { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
             Self::Local { .. } | Self::InUse { .. } | Self::Guest { .. } | Self::Disks { .. } => ErrorKind::Retry,
+            Self::Busy { .. } => ErrorKind::Retry,
+            Self::Unverified { .. } => ErrorKind::DataLoss,
             Self::NoRecovery { .. } => ErrorKind::NotFound,
-            Self::Configuration { .. }
+            Self::Restore { .. }
+            | Self::Configuration { .. }
             | Self::NothingThere { .. }
             | Self::Plan(_)
             | Self::Runbook(_)
@@ -138,6 +163,9 @@ impl Error {
             Self::NoRecovery { .. } => "--dir names the directory that `tidemark recover` was told or told you",
             Self::LongName { .. } => "choose a shorter --dir",
             Self::InUse { .. } => "`tidemark recover status` says how far it is",
+            Self::Busy { .. } => "stop the VM, the mount or the restore that has it",
+            Self::Unverified { .. } => "the device does not keep what it is told, or somebody else writes to it",
+            Self::Restore { .. } => "`tidemark export` makes a new image of any format",
             Self::Disks { .. } | Self::Guest { .. } => "its directory has the logs",
             _ => return None,
         };

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test file uses its part")]
 
 use bytes::Bytes;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_bucket::{Bucket, BucketOptions, ReadOnly};
 use tidemark_env::Env;
@@ -11,7 +12,7 @@ use tidemark_format::{
     SegmentKind, Seq, StoredFrame, TICK_NS_DEFAULT, Tail, TimeNs, TimeStep, compress_frame, seal_cut, seal_segment,
 };
 use tidemark_model::Op;
-use tidemark_reader::{Domain, ReaderOptions};
+use tidemark_reader::{CompareOptions, Compared, Difference, DiskImage, Domain, Known, Proofs, ReaderOptions};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 pub const DOMAIN: DomainId = DomainId::new(*b"reader-test-uuid");
@@ -35,26 +36,28 @@ pub struct LogBuilder {
     times: Vec<TimeStep>,
     time: TimeNs,
     pub disks: Vec<DiskState>,
+    /// At which zstd works.
+    pub level: i32,
     base_seq: u64,
     /// Zero blocks of writes become rows of their own.
     pub split_zeros: bool,
 }
 
-pub fn frames_of(plain: &[u8], edges: &[usize]) -> Vec<StoredFrame> {
+pub fn frames_of(plain: &[u8], edges: &[usize], level: i32) -> Vec<StoredFrame> {
     let mut frames = Vec::new();
     let mut from = 0;
     while from < plain.len() {
         // The last row edge within reach, else wherever the frame is full.
         let limit = (from + FRAME).min(plain.len());
         let to = edges.iter().copied().filter(|e| *e > from && *e <= limit).max().unwrap_or(limit);
-        frames.push(compress_frame(&plain[from..to], 1).unwrap());
+        frames.push(compress_frame(&plain[from..to], level).unwrap());
         from = to;
     }
     frames
 }
 
 /// Seals rows with their bytes; the whole object.
-fn seal(draft: SegmentDraft<'_>, mut written: Vec<Written>) -> (SealedHead, Bytes) {
+fn seal(draft: SegmentDraft<'_>, mut written: Vec<Written>, level: i32) -> (SealedHead, Bytes) {
     written.sort_by_key(|(row, _)| (row.disk, row.extent.start, row.lsn));
     let rows: Vec<Row> = written.iter().map(|(row, _)| *row).collect();
     let (mut plain, mut edges) = (Vec::new(), Vec::new());
@@ -62,7 +65,7 @@ fn seal(draft: SegmentDraft<'_>, mut written: Vec<Written>) -> (SealedHead, Byte
         plain.extend_from_slice(bytes);
         edges.push(plain.len());
     }
-    let frames = frames_of(&plain, &edges);
+    let frames = frames_of(&plain, &edges, level);
     let entries: Vec<_> = frames.iter().map(|f| f.entry).collect();
     let head = seal_segment(&SegmentDraft { rows: &rows, frames: &entries, ..draft }).unwrap();
     let mut object = head.bytes.clone();
@@ -90,6 +93,7 @@ impl LogBuilder {
             times: Vec::new(),
             time: START,
             disks: Vec::new(),
+            level: 1,
             base_seq: 0,
             split_zeros: true,
         };
@@ -252,7 +256,7 @@ impl LogBuilder {
             events: &events,
             frames: &[],
         };
-        let (head, object) = seal(draft, rows);
+        let (head, object) = seal(draft, rows, self.level);
         self.prev = head.header_hash;
         self.seq = seq;
         self.first = self.next;
@@ -299,7 +303,7 @@ impl LogBuilder {
             events: &[],
             frames: &[],
         };
-        let (head, object) = seal(draft, rows);
+        let (head, object) = seal(draft, rows, self.level);
         let key = ObjectKey::Base { role: Role::Writer, epoch: self.epoch, seq };
         self.bucket.appender().put(&key, object).await.unwrap();
         let base = BaseRef { role: Role::Writer, epoch: self.epoch, seq, header_hash: head.header_hash };
@@ -360,4 +364,79 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(work)
+}
+
+/// Extents that ascend and do not overlap, as far as these reach.
+pub fn merged(mut extents: Vec<Extent>) -> Vec<Extent> {
+    extents.sort_unstable();
+    let mut merged: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match merged.last_mut() {
+            Some(last) if last.end() >= extent.start => last.len = last.end().max(extent.end()) - last.start,
+            _ => merged.push(extent),
+        }
+    }
+    merged
+}
+
+/// A disk in memory that is compared with images.
+pub struct Disk(Mutex<Vec<u8>>);
+
+/// What a comparison told.
+#[derive(Default)]
+pub struct Told {
+    pub compared: Compared,
+    pub data_bytes: u64,
+    pub looked_bytes: u64,
+    pub missing: Vec<Extent>,
+    pub proofs: Proofs,
+}
+
+impl Known for Disk {
+    fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        into.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..into.len()]);
+        Ok(())
+    }
+}
+
+impl Disk {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Mutex::new(bytes))
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Applies what differs.
+    pub async fn become_like(self: &Arc<Self>, image: &DiskImage, wanted: &[Extent], options: &CompareOptions) -> Told {
+        let known: Arc<dyn Known> = self.clone();
+        let (to, mut from) = tokio::sync::mpsc::channel(1);
+        let compare = async {
+            let to = to;
+            image.differences(wanted, &known, options, &to).await.unwrap()
+        };
+        let take = async {
+            let mut told = Told::default();
+            while let Some(difference) = from.recv().await {
+                match difference {
+                    Difference::Data { offset, bytes } => {
+                        told.data_bytes += bytes.len() as u64;
+                        let there = &mut self.0.lock().unwrap()[offset as usize..][..bytes.len()];
+                        assert!(there.chunks(BLOCK).zip(bytes.chunks(BLOCK)).all(|(a, b)| a != b), "it was there");
+                        there.copy_from_slice(&bytes);
+                    }
+                    Difference::Zeros(extent) => {
+                        self.0.lock().unwrap()[extent.byte_start() as usize..][..extent.byte_len() as usize].fill(0);
+                    }
+                    Difference::Missing { extent, .. } => told.missing.push(extent),
+                    Difference::Looked(bytes) => told.looked_bytes += bytes,
+                    Difference::Proof(proof) => drop(told.proofs.insert((proof.from, proof.key), proof.hash)),
+                }
+            }
+            told
+        };
+        let (compared, told) = tokio::join!(compare, take);
+        Told { compared, ..told }
+    }
 }

@@ -2,6 +2,7 @@
 //! and the recovery's directory is all that another process needs to go on with it.
 
 mod progress;
+mod restore;
 mod start;
 
 use crate::context::interrupted;
@@ -27,6 +28,8 @@ pub(crate) enum RecoverCommand {
     Test(start::TestArgs),
     /// Start a domain's VMs in earnest although its site may still be there: whoever protects it is fenced first
     Forced(start::ForcedArgs),
+    /// Make an image or a block device that is there already equal to a disk at a point
+    Restore(restore::RestoreArgs),
     /// Go on with a recovery whose process was killed
     Resume(ResumeArgs),
     /// Say how far a recovery is
@@ -111,6 +114,7 @@ pub(crate) async fn run(command: RecoverCommand, ui: &Ui) -> anyhow::Result<Outc
     match command {
         RecoverCommand::Test(args) => start::test(args, ui).await,
         RecoverCommand::Forced(args) => start::forced(args, ui).await,
+        RecoverCommand::Restore(args) => restore::run(args, ui).await,
         RecoverCommand::Resume(args) => resume(args, ui).await,
         RecoverCommand::Status(args) => {
             let (spec, record) = look(&args.dir)?;
