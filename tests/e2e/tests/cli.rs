@@ -293,7 +293,8 @@ fn an_ingestion_stopped_by_sigint_exits_130_keeps_what_it_read_and_is_continued(
 fn man_pages_and_completions_name_every_command() {
     let dir = tempfile::tempdir().unwrap();
     tidemark().ok(["man", dir.path().to_str().unwrap()]);
-    let commands = ["domain", "ingest", "points", "mount", "export", "verify", "inspect", "explain", "diff", "bench"];
+    let commands =
+        ["domain", "ingest", "points", "mount", "export", "verify", "inspect", "explain", "diff", "plan", "bench"];
     for command in commands {
         let page = dir.path().join(format!("tidemark-{command}.1"));
         let text = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidemark_bucket::{Bucket, BucketOptions};
 use tidemark_e2e::Tidemark;
 use tidemark_e2e::drva::Site;
+use tidemark_e2e::promises::{members, promised};
 use tidemark_e2e::system::until;
 use tidemark_e2e::tables::{check, get, get_over};
 use tidemark_env::Env;
@@ -179,6 +180,7 @@ fn metrics_pass_the_strict_parser_on_the_socket_and_over_tcp() {
     assert!(families.len() > 50, "{} families", families.len());
     let (_, over_tcp) = get_over(TcpStream::connect(("127.0.0.1", port)).unwrap(), "/metrics");
     assert_eq!(check(&["openmetrics"], &over_tcp).as_object().unwrap().len(), families.len());
+    until("a second's count of requests", || site.status()["cost"]["month_nanos"].is_u64());
     let status = site.status();
     let (cost, count) = (&status["cost"], |op: &str| status["requests"][op]["requests"].as_u64().unwrap_or(0));
     let read = status["requests"]["get"]["bytes"].as_u64().unwrap_or(0);
@@ -350,4 +352,79 @@ fn stats_are_drawn_in_the_terminal_and_exported_for_everybody() {
     let json = std::fs::read_to_string(dir.path().join("json/event.json")).unwrap();
     let event: Json = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!((&event["kind"], &event["time"]), (&"disk-gap".into(), &"2026-11-25T12:20:00Z".into()));
+}
+
+/// Within a fifth of what was measured.
+fn holds(what: &str, planned: f64, measured: f64) {
+    assert!((planned / measured - 1.0).abs() <= 0.2, "{what}: planned {planned}, measured {measured}");
+}
+
+/// Bytes of the log's objects in a bucket.
+fn log_bytes(tidemark: &Tidemark, url: &str) -> f64 {
+    let listed = tidemark.json(["inspect", url]);
+    let objects = listed["objects"].as_array().unwrap().iter();
+    let log = objects.filter(|object| object["key"].as_str().unwrap().starts_with("log/"));
+    log.map(|object| object["bytes"].as_f64().unwrap()).sum()
+}
+
+#[test]
+fn what_is_planned_from_a_log_of_writes_is_what_its_ingest_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let tidemark = Tidemark::new(TIDEMARK);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let unpack = |name: &str, to: &str| {
+        let packed = std::fs::File::open(tidemark_e2e::sample::path(name)).unwrap();
+        zstd::stream::copy_decode(packed, std::fs::File::create(path(to)).unwrap()).unwrap();
+    };
+    unpack(tidemark_e2e::sample::BASE, "base.img");
+    unpack(tidemark_e2e::sample::LOG, "writes.log");
+    let (base, log, url) = (path("base.img"), path("writes.log"), path("bucket"));
+    let record = ["plan", "--record", &log, "--format", "blklogwrites", "--over", "10m", "--disks", "64M"];
+    let planned = tidemark.json(record);
+    assert_eq!(members(&planned), promised("plan"));
+    tidemark.ok(["domain", "create", &url, "--name", "d"]);
+    tidemark.ok(["ingest", &url, "--disk", "vm/disk", "--format", "raw", &base]);
+    let before = log_bytes(&tidemark, &url);
+    let ingested = tidemark.json(["ingest", &url, "--disk", "vm/disk", "--format", "blklogwrites", &log]);
+    let of_record = |figure: &str| planned[figure]["likely"].as_f64().unwrap() / 144.0;
+    holds("written", of_record("written_bytes_per_day"), ingested["data_bytes"].as_f64().unwrap());
+    holds("shipped", of_record("shipped_bytes_per_day"), log_bytes(&tidemark, &url) - before);
+    assert_eq!(planned["costs"].as_array().unwrap().len(), 8, "one for each sheet of the program");
+    let text = tidemark.ok(record).stdout;
+    assert!(text.contains("log store") && text.contains("assuming that"), "{text}");
+    let refused = tidemark.run(&record[..6]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+}
+
+#[test]
+fn what_is_planned_from_statistics_is_what_another_run_takes() {
+    let site = site("");
+    // Half of each block is noise.
+    let load = |count: u64| {
+        format!("import os\nfor n in range({count}): h.pwrite(os.urandom(4096) + bytes(4096), 8192 * (n % 1000))")
+    };
+    let daemon = site.serve(DISK);
+    site.until_disk_is(DISK, "protected");
+    guest(&site, &load(1500));
+    daemon.stop();
+    let url = site.bucket();
+    let plan = ["plan", "--stats", &url, "--from", "-1h", "--outage", "24h", "--rpo", "5s", "--prices", "wasabi"];
+    let planned = site.tidemark().json(plan);
+    let figure = |name: &str| planned[name]["likely"].as_f64().unwrap();
+    let per_written = |name: &str| figure(name) / figure("written_bytes_per_day");
+    assert_eq!(planned["costs"][0]["sheet"], "wasabi");
+
+    let daemon = site.serve(DISK);
+    let before = log_bytes(site.tidemark(), &url);
+    site.drva(&["pause", "d"]);
+    let used = || site.status()["log"]["used_bytes"].as_f64().unwrap();
+    let used_before = used();
+    guest(&site, &load(1000));
+    let written = 1000.0 * 8192.0;
+    // A log store is planned to be half full at the end of an outage.
+    holds("room in the log", per_written("log_store_bytes") / 2.0 * written, used() - used_before);
+    site.drva(&["resume", "d"]);
+    site.drain();
+    daemon.stop();
+    holds("shipped", per_written("shipped_bytes_per_day") * written, log_bytes(site.tidemark(), &url) - before);
 }

@@ -10,6 +10,7 @@ mod context;
 mod cost;
 mod failure;
 pub mod logwrites;
+pub mod plan;
 mod ui;
 
 pub use args::{DiskName, SizeBytes};

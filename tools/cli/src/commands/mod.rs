@@ -14,6 +14,7 @@ mod inspect;
 mod manual;
 mod mount;
 mod pins;
+mod plan;
 mod points;
 mod recover;
 mod retention;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     /// Look at what was measured
     #[command(subcommand)]
     Stats(stats::StatsCommand),
+    /// Predict log store, uplink, bucket, requests, money and recovery time
+    Plan(plan::PlanArgs),
     /// Measure what a bucket can take and give
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -113,6 +116,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Pins(args) => pins::run(args, ui).await,
         Command::Retention(command) => retention::run(command, ui).await,
         Command::Stats(command) => stats::run(command, ui).await,
+        Command::Plan(args) => plan::run(args, ui).await,
         Command::Bench(command) => bench::run(command, ui).await,
         Command::Man(args) => manual::man(&args),
         Command::Completions(args) => manual::completions(&args, ui),

@@ -9,6 +9,8 @@ mod series;
 mod show;
 mod spent;
 
+pub(super) use series::{Measured, Scale};
+
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
@@ -81,7 +83,7 @@ fn moment(text: &str) -> Result<Moment, String> {
 
 impl PeriodArgs {
     /// The period, as of now.
-    fn at(self, now: TimeNs) -> anyhow::Result<Period> {
+    pub(super) fn at(self, now: TimeNs) -> anyhow::Result<Period> {
         let absolute = |moment| match moment {
             Moment::Ago(ago) => TimeNs::new(now.get().saturating_sub(ago)),
             Moment::At(time) => time,

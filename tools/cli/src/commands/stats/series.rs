@@ -24,14 +24,14 @@ pub(super) type Series = Vec<Option<f64>>;
 
 /// Rows of one table within a period.
 #[derive(Debug)]
-pub(super) struct Measured {
+pub(in crate::commands) struct Measured {
     pub(super) table: &'static Table,
-    pub(super) rows: Vec<Row>,
+    pub(in crate::commands) rows: Vec<Row>,
     pub(super) period: Period,
 }
 
 impl Measured {
-    pub(super) fn new(table: StatsTable, mut rows: Vec<Row>, period: Period) -> Self {
+    pub(in crate::commands) fn new(table: StatsTable, mut rows: Vec<Row>, period: Period) -> Self {
         rows.retain(|row| matches!(row[0], Cell::Whole(micros) if period.has(micros)));
         Self { table: Table::of(table), rows, period }
     }
@@ -42,7 +42,7 @@ impl Measured {
         &row[at]
     }
 
-    pub(super) fn number(&self, row: &Row, column: &str) -> Option<f64> {
+    pub(in crate::commands) fn number(&self, row: &Row, column: &str) -> Option<f64> {
         self.cell(row, column).number()
     }
 
@@ -53,8 +53,19 @@ impl Measured {
     }
 
     /// The sum of a column over all rows.
-    pub(super) fn sum(&self, column: &str) -> f64 {
+    pub(in crate::commands) fn sum(&self, column: &str) -> f64 {
         self.rows.iter().filter_map(|row| self.number(row, column)).sum()
+    }
+
+    /// The newest value of a column for each thing that differs in some other columns, added up.
+    pub(in crate::commands) fn newest_by(&self, names: &[&str], column: &str) -> f64 {
+        let mut newest: BTreeMap<Vec<&Cell>, f64> = BTreeMap::new();
+        for row in &self.rows {
+            if let Some(value) = self.number(row, column) {
+                newest.insert(names.iter().map(|name| self.cell(row, name)).collect(), value);
+            }
+        }
+        newest.values().sum()
     }
 
     /// Columns, added up, over `parts` of the period. A row counts where it begins.
@@ -95,7 +106,7 @@ pub(super) fn newest_and_most(series: &Series) -> Option<(f64, f64)> {
 
 /// What numbers of a series count, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(in crate::commands) enum Scale {
     Seconds,
     BytesPerSecond,
     Bytes,
@@ -114,7 +125,7 @@ impl Scale {
     }
 
     /// A value with its unit.
-    pub(super) fn told(self, value: f64) -> String {
+    pub(in crate::commands) fn told(self, value: f64) -> String {
         let prefixed = |value: f64, unit: &str| {
             const PREFIXES: [&str; 6] = ["", "K", "M", "G", "T", "P"];
             let (mut value, mut nth) = (value, 0);
