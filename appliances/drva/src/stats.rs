@@ -7,7 +7,7 @@
 use crate::appliance::Appliance;
 use crate::config;
 use crate::disk::{Disk, lock};
-use crate::events::EventRing;
+use crate::events::{EventRing, NewEvent};
 use crate::host::{Host, Served, State};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
-use tidemark_api::{EVENTS_PER_PAGE_MAX, Event, EventQuery, Severity};
+use tidemark_api::{EVENTS_PER_PAGE_MAX, Event, EventQuery, Severity, Time};
 use tidemark_bucket::{Op, Recorder};
 use tidemark_env::Env;
 use tidemark_format::text::hex;
@@ -23,7 +23,8 @@ use tidemark_format::{Day, KeyFamily, StatsTable, with_causes};
 use tidemark_replication::{DiskStatus, DomainStatus, Phase, Standing};
 use tidemark_telemetry::registry::{ApplianceMeasure, DiskMeasure, DomainMeasure};
 use tidemark_telemetry::{
-    Collector, DiskLook, DomainLook, Exposition, Happened, Look, Produced, Readings, Row, Shipment, Spool,
+    Collector, DiskLook, DomainLook, Exposition, Features, Happened, Look, Moment, Produced, Readings, Row, Shipment,
+    Signal, Spool, Turn,
 };
 
 /// Looks in a row; at most one a second.
@@ -97,7 +98,11 @@ impl Statistics {
             self.shelve(host, &served);
             let look = catch_unwind(AssertUnwindSafe(|| {
                 for disk in disks_of(&served) {
+                    let newest = Moment { lsn: served.domain.status().last_lsn, time: now.wall };
                     disk.volume.probe.digest();
+                    if let Some(signal) = disk.volume.probe.assess(now.monotonic, self.options.period, newest) {
+                        self.events.push(suspicion(&signal).disk(&disk.address));
+                    }
                     if ends {
                         disk.volume.probe.end_minute(Day::of(now.wall));
                     }
@@ -306,6 +311,36 @@ async fn send(
         }
         let spool = shelf.spool.clone();
         let _ = tokio::task::spawn_blocking(move || lock(&spool).shipped(&key)).await;
+    }
+}
+
+/// What to say about how a disk is written.
+fn suspicion(signal: &Signal) -> NewEvent {
+    let Signal { turn, score, seen, clean } = signal;
+    let clean_point = clean.map_or("none is known".to_owned(), |clean| format!("lsn:{}", clean.lsn));
+    let event = match turn {
+        Turn::Raised => NewEvent::new(
+            Severity::Warning,
+            "disk-suspicious",
+            format!(
+                "the disk is written as it never was, as by an encryptor (score {score:.2}); last clean point {clean_point}: look at it \
+                 with `tidemark mount URL DIR --at {clean_point}` before anything older goes"
+            ),
+        ),
+        Turn::Cleared => NewEvent::new(Severity::Info, "disk-unsuspicious", "the disk is written as usual again"),
+    };
+    let event = event.with("score", *score);
+    let event = match seen {
+        Some(Features { entropy, overwrite, rate }) => {
+            event.with("entropy", *entropy).with("overwrite", *overwrite).with("bytes_per_s", rate.exp2())
+        }
+        None => event,
+    };
+    match (turn, clean) {
+        (Turn::Raised, Some(clean)) => {
+            event.with("clean_lsn", clean.lsn.get()).with("clean_time", Time::from(clean.time).to_string())
+        }
+        _ => event,
     }
 }
 

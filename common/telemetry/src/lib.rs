@@ -17,11 +17,12 @@ pub mod registry;
 mod spool;
 mod tables;
 
+pub use core::anomaly::{Features, Turn};
 pub use core::collector::Happened;
 pub use core::collector::{Collector, DiskLook, DomainLook, Look, Produced};
 pub use core::estimate::{Distinct, Touched, entropy};
 pub use core::latency::Latency;
-pub use core::probe::{DiskProbe, DomainProbe};
+pub use core::probe::{DiskProbe, DomainProbe, Moment, Signal};
 pub use core::readings::{Readings, Value};
 pub use core::row::{Cell, Row};
 pub use docs::reference;

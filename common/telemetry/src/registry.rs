@@ -223,6 +223,8 @@ measures! {
     Entropy = 280 "entropy" Estimate Ratio "Shannon entropy of bytes within sampled 4 KiB blocks over 8 bits; 1 is random. Random data reads 0.994";
     Compressed = 290 "compressed" Estimate Ratio "Size of sampled 4 KiB blocks under zstd level 1 over their size. Segments compress better, as they see more at once";
     Sampled = 300 "sampled_blocks" Sum Pieces "Blocks sampled for entropy";
+    Anomaly = 310 "anomaly" Level Ratio "How unlike the disk's own past the last ten seconds of writes are, 0 to 1: from entropy, overwriting and rate";
+    Suspicious = 320 "suspicious" Level Ratio "1 while writes are so unlike the disk's past that an encryptor may be at work";
 }
 
 measures! {
@@ -390,7 +392,8 @@ mod tests {
             assert_eq!((names.len(), fields.len()), (table.columns.len(), table.columns.len()), "{}", table.table);
             assert_eq!((table.columns[0].name.as_str(), table.columns[0].holds), ("time", Holds::Time));
         }
-        let scopes = [ApplianceMeasure::ALL, DomainMeasure::ALL, DiskMeasure::ALL, PassMeasure::ALL];
+        let scopes =
+            [ApplianceMeasure::ALL, DomainMeasure::ALL, DiskMeasure::ALL, PassMeasure::ALL];
         for measures in scopes {
             let names: BTreeSet<_> = measures.iter().map(|measure| measure.metric("x")).collect();
             assert_eq!(names.len(), measures.len());

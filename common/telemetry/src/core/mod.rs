@@ -1,5 +1,6 @@
 //! What looks and requests become, without I/O, waiting or clock.
 
+pub(crate) mod anomaly;
 pub(crate) mod collector;
 pub(crate) mod estimate;
 pub(crate) mod latency;

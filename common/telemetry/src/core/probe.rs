@@ -1,9 +1,10 @@
 //! Counts what a disk is asked for, while it is asked.
 //!
 //! What a request pays is a lock that nobody holds for long, a few additions, and a hash for each 4 KiB written; every so many
-//! bytes a block is copied, and its entropy measured later, by whoever looks. Memory is bounded: some 280 KiB a disk, and
+//! bytes a block is copied, and its entropy measured later, by whoever looks. Memory is bounded: some 320 KiB a disk, and
 //! 128 KiB for each TiB of it that is touched within a minute.
 
+use crate::core::anomaly::{Anomaly, Features, Turn, WINDOWS_PER_PERIOD};
 use crate::core::estimate::{Distinct, SAMPLE_BYTES, Touched, entropy, mix};
 use crate::core::latency::Latency;
 use crate::core::readings::Readings;
@@ -11,7 +12,7 @@ use crate::registry::{DiskMeasure, DomainMeasure};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidemark_format::{BLOCK_BYTES, Day, Extent};
+use tidemark_format::{BLOCK_BYTES, Day, Extent, Lsn, TimeNs};
 
 /// Registers of what is counted by the minute, and by the day, as powers of two.
 const MINUTE_BITS: u32 = 12;
@@ -84,6 +85,7 @@ struct State {
     sampler: Sampler,
     measured: Measured,
     sampled_total: u64,
+    watch: Watch,
     /// Of the minute that ended last.
     last: Estimates,
 }
@@ -97,7 +99,79 @@ struct Sampler {
     blocks: Vec<Box<[u8; SAMPLE_BYTES]>>,
 }
 
-/// Sums over the blocks of this minute.
+/// A point of the disk's domain, and when it was the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The point.
+    pub lsn: Lsn,
+    /// When.
+    pub time: TimeNs,
+}
+
+/// An alarm about how a disk is written began, or is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Signal {
+    /// Which of them.
+    pub turn: Turn,
+    /// How unusual the newest window was, 0 to 1.
+    pub score: f64,
+    /// What was seen in it; `None` if next to nothing was written.
+    pub seen: Option<Features>,
+    /// The newest point before which nothing was unusual.
+    pub clean: Option<Moment>,
+}
+
+/// Ten seconds of writes.
+#[derive(Debug)]
+struct Watch {
+    began: Option<Duration>,
+    blocks: u64,
+    distinct: Distinct,
+    measured: Measured,
+    anomaly: Anomaly,
+    /// Where the newest window ended.
+    ended: Option<Moment>,
+    /// Where the newest window that was clean began: what came with its end may be the first of what is not.
+    clean: Option<Moment>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            began: None,
+            blocks: 0,
+            distinct: Distinct::new(MINUTE_BITS),
+            measured: Measured::default(),
+            anomaly: Anomaly::default(),
+            ended: None,
+            clean: None,
+        }
+    }
+
+    fn assess(&mut self, now: Duration, period: Duration, newest: Moment) -> Option<Signal> {
+        let began = *self.began.get_or_insert(now);
+        let took = now.saturating_sub(began);
+        if took < period / WINDOWS_PER_PERIOD {
+            return None;
+        }
+        let Measured { blocks: samples, entropy, .. } = std::mem::take(&mut self.measured);
+        let seen = Features::of(self.blocks, self.distinct.count(), entropy, samples, took);
+        let turn = match seen {
+            Some(features) => self.anomaly.take(now, period, features),
+            None => self.anomaly.take_quiet(),
+        };
+        (self.began, self.blocks) = (Some(now), 0);
+        self.distinct.clear();
+        let ended = self.ended.replace(newest);
+        if self.anomaly.is_clean() {
+            self.clean = ended;
+        }
+        let (score, clean) = (self.anomaly.score().unwrap_or(0.0), self.clean);
+        turn.map(|turn| Signal { turn, score, seen, clean })
+    }
+}
+
+/// Sums over the blocks of some time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measured {
     blocks: u64,
@@ -132,6 +206,7 @@ impl DiskProbe {
             sampler,
             measured: Measured::default(),
             sampled_total: 0,
+            watch: Watch::new(),
             last: Estimates::default(),
         };
         Self { domain, counts: Counts::default(), state: Mutex::new(state) }
@@ -207,11 +282,14 @@ impl DiskProbe {
         }
         let mut state = self.state();
         state.sampled_total += measured.blocks;
-        let sums = &mut state.measured;
-        sums.blocks += measured.blocks;
-        sums.entropy += measured.entropy;
-        sums.compressed_blocks += measured.compressed_blocks;
-        sums.compressed += measured.compressed;
+        state.measured.add(measured);
+        state.watch.measured.add(measured);
+    }
+
+    /// Judges a sixth of a period once it is over: ten seconds of a minute. `newest` is the domain's newest point, as it was before
+    /// [`Self::digest`].
+    pub fn assess(&self, now: Duration, period: Duration, newest: Moment) -> Option<Signal> {
+        self.state().watch.assess(now, period, newest)
     }
 
     /// Ends a minute of a day: what is estimated of it is known from here on.
@@ -253,6 +331,10 @@ impl DiskProbe {
         readings.latency(M::WriteLatency, state.write_latency.clone());
         readings.latency(M::ReadLatency, state.read_latency.clone());
         readings.sum(M::Sampled, state.sampled_total);
+        let anomaly = &state.watch.anomaly;
+        if let Some(score) = anomaly.score() {
+            readings.now(M::Anomaly, score).now(M::Suspicious, f64::from(u8::from(anomaly.is_alarmed())));
+        }
         let last = state.last;
         let known = [
             (M::Touched, last.touched),
@@ -268,6 +350,15 @@ impl DiskProbe {
     }
 }
 
+impl Measured {
+    fn add(&mut self, more: Self) {
+        self.blocks += more.blocks;
+        self.entropy += more.entropy;
+        self.compressed_blocks += more.compressed_blocks;
+        self.compressed += more.compressed;
+    }
+}
+
 impl State {
     fn blocks(&mut self, start: u64, len: u64) {
         if len == 0 {
@@ -276,7 +367,9 @@ impl State {
         for block in start / PER_4K..=(start + len - 1) / PER_4K {
             self.minute.add(block);
             self.day.add(block);
+            self.watch.distinct.add(block);
             self.minute_blocks += 1;
+            self.watch.blocks += 1;
         }
     }
 }

@@ -46,6 +46,7 @@ struct Summary {
     shipped_plain_bytes: u64,
     shipped_stored_bytes: u64,
     log_fill_most: Option<f64>,
+    anomaly_most: Option<f64>,
     held_s: f64,
     requests: u64,
     cost: Spent,
@@ -83,16 +84,20 @@ pub(crate) async fn run(args: ShowArgs, ui: &Ui) -> anyhow::Result<Outcome> {
 }
 
 async fn look(reader: &mut TableReader, location: String, period: Period, sheet: &Sheet) -> anyhow::Result<Summary> {
-    let found = reader.read(&[StatsTable::DomainMinute], period.days()).await?.into_iter().next().unwrap_or_default();
+    let mut found = reader.read(&[StatsTable::DomainMinute, StatsTable::DiskMinute], period.days()).await?.into_iter();
+    let (found, of_disks) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
     let measured = Measured::new(StatsTable::DomainMinute, found.rows, period);
+    let disks = Measured::new(StatsTable::DiskMinute, of_disks.rows, period);
     let series = |columns: &[&str], fold| measured.series(columns, fold, PARTS);
     let (rpo, fill) = (series(&["rpo_max_s"], Fold::Max), series(&["log_fill_max_ratio"], Fold::Max));
+    let anomaly = disks.series(&["anomaly_max_ratio"], Fold::Max, PARTS);
     let most = |series: &super::series::Series| series.iter().flatten().copied().reduce(f64::max);
     let charts = [
         chart("RPO", Scale::Seconds, &rpo),
         chart("written by guests", Scale::BytesPerSecond, &series(&["written_bytes"], Fold::PerSecond)),
         chart("shipped", Scale::BytesPerSecond, &series(&["shipped_stored_bytes"], Fold::PerSecond)),
         chart("log fill", Scale::Ratio, &fill),
+        chart("writes unlike a disk's past", Scale::Ratio, &anomaly),
     ];
     let whole = |column: &str| measured.sum(column) as u64;
     Ok(Summary {
@@ -105,13 +110,14 @@ async fn look(reader: &mut TableReader, location: String, period: Period, sheet:
         shipped_plain_bytes: whole("shipped_plain_bytes"),
         shipped_stored_bytes: whole("shipped_stored_bytes"),
         log_fill_most: most(&fill),
+        anomaly_most: most(&anomaly),
         held_s: measured.sum("held_s"),
         requests: ["put_requests", "get_requests", "list_requests", "delete_requests", "head_requests"]
             .map(whole)
             .iter()
             .sum(),
         cost: Spent::of(&measured, sheet),
-        damaged: found.damaged,
+        damaged: [found.damaged, of_disks.damaged].concat(),
         charts: charts.join("\n"),
     })
 }
