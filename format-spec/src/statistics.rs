@@ -18,11 +18,13 @@ pub enum StatsTable {
     Event,
     /// What maintenance did.
     GcPass,
+    /// What recoveries did.
+    RecoveryRun,
 }
 
 impl StatsTable {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::DomainMinute, Self::DiskMinute, Self::Event, Self::GcPass];
+    pub const ALL: [Self; 5] = [Self::DomainMinute, Self::DiskMinute, Self::Event, Self::GcPass, Self::RecoveryRun];
 
     /// Its name in keys.
     pub const fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl StatsTable {
             Self::DiskMinute => "disk_minute",
             Self::Event => "event",
             Self::GcPass => "gc_pass",
+            Self::RecoveryRun => "recovery_run",
         }
     }
 }

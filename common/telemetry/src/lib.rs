@@ -30,4 +30,4 @@ pub use error::{Error, Result};
 pub use file::{decode, encode};
 pub use openmetrics::{CONTENT_TYPE, Exposition};
 pub use spool::{Shipment, Spool};
-pub use tables::{DayFiles, Rows, TableReader, Upkeep, append, days, pass_row, read, upkeep};
+pub use tables::{DayFiles, Recovered, Rows, TableReader, Upkeep, append, days, pass_row, read, recovery_row, upkeep};

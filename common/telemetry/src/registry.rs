@@ -246,6 +246,17 @@ measures! {
     Deletes = 230 "delete_requests" Sum Pieces "DELETE requests";
 }
 
+measures! {
+    /// Of a recovery. No metric: the process ends with it.
+    RecoveryMeasure, "recovery_run", [];
+    Rto = 100 "rto" Estimate Seconds "From its beginning until every VM was ready; null if that was never so";
+    Vms = 110 "vms" Sum Pieces "VMs that were to start";
+    ReadyVms = 120 "ready_vms" Sum Pieces "VMs of which every step went well";
+    Steps = 130 "steps" Sum Pieces "Steps of its plan";
+    FailedSteps = 140 "failed_steps" Sum Pieces "Steps that failed, and were gone on after";
+    Disks = 150 "disks" Sum Bytes "Bytes of the disks of those VMs";
+}
+
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
@@ -373,6 +384,20 @@ fn define(table: StatsTable) -> Table {
         StatsTable::GcPass => {
             ("One pass of maintenance that changed something.", vec![time("Its end"), run, domain], PassMeasure::ALL)
         }
+        StatsTable::RecoveryRun => (
+            "A recovery, as far as it was when a command left it: rows of one recovery have the same run, and the last of them holds.",
+            vec![
+                time("Its beginning"),
+                run,
+                domain,
+                text(13, "mode", "test, failover or failback"),
+                text(14, "phase", "Where it stood: up, settled, reverted, ..."),
+                Column::key(15, "lsn", Holds::Whole, "The point").required(),
+                Column::key(16, "reverted_for", Holds::Text, "Why it was reverted, if it was"),
+                text(17, "step_times", "Its steps as JSON: what, vm, group, state, failure, after_ms, took_ms"),
+            ],
+            RecoveryMeasure::ALL,
+        ),
     };
     let keys = columns.len();
     columns.extend(measures.iter().flat_map(Measure::columns));
@@ -393,7 +418,7 @@ mod tests {
             assert_eq!((table.columns[0].name.as_str(), table.columns[0].holds), ("time", Holds::Time));
         }
         let scopes =
-            [ApplianceMeasure::ALL, DomainMeasure::ALL, DiskMeasure::ALL, PassMeasure::ALL];
+            [ApplianceMeasure::ALL, DomainMeasure::ALL, DiskMeasure::ALL, PassMeasure::ALL, RecoveryMeasure::ALL];
         for measures in scopes {
             let names: BTreeSet<_> = measures.iter().map(|measure| measure.metric("x")).collect();
             assert_eq!(names.len(), measures.len());

@@ -10,7 +10,7 @@ use crate::core::row::{Cell, Row};
 use crate::core::window::Window;
 use crate::error::{Error, Result};
 use crate::file::{decode, encode};
-use crate::registry::PassMeasure;
+use crate::registry::{PassMeasure, RecoveryMeasure};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use tidemark_bucket::{ReadOnly, Recorder};
@@ -142,6 +142,36 @@ pub(crate) fn new_key(table: StatsTable, day: Day, first: TimeNs, env: &Env) -> 
 /// The row of a pass of maintenance that ended at a time.
 pub fn pass_row(ended: TimeNs, run: &str, domain: &str, readings: &Readings<PassMeasure>) -> Row {
     let mut row = vec![Cell::from(ended.get() / NS_PER_US), run.into(), domain.into()];
+    row.extend(Window::new().close(readings));
+    row
+}
+
+/// How far a recovery came.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered<'a> {
+    /// When it began: this tells it from others.
+    pub began: TimeNs,
+    /// The domain's name.
+    pub domain: &'a str,
+    /// test, failover or failback.
+    pub mode: &'a str,
+    /// Where it stands.
+    pub phase: &'a str,
+    /// The point.
+    pub lsn: u64,
+    /// Why it was reverted, if it was.
+    pub reverted_for: Option<&'a str>,
+    /// Its steps, as JSON.
+    pub steps: &'a str,
+}
+
+/// The row of a recovery.
+pub fn recovery_row(of: &Recovered<'_>, readings: &Readings<RecoveryMeasure>) -> Row {
+    let Recovered { began, domain, mode, phase, lsn, reverted_for, steps } = *of;
+    let run = format!("{:016x}", began.get());
+    let mut row =
+        vec![Cell::from(began.get() / NS_PER_US), run.as_str().into(), domain.into(), mode.into(), phase.into()];
+    row.extend([Cell::from(lsn), reverted_for.into(), steps.into()]);
     row.extend(Window::new().close(readings));
     row
 }

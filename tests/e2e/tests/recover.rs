@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidemark_e2e::drva::{Daemon, Site};
 use tidemark_e2e::promises::{members, promised};
 use tidemark_e2e::system::{is_mountpoint, pause, signal};
+use tidemark_e2e::tables::check;
 use tidemark_e2e::{Ran, Tidemark};
 use tidemark_env::{Entropy, SeededEntropy};
 use tidemark_vm::{Disk, Job, Machine, Promises, Serial, initrd, kernel, tool, until};
@@ -288,6 +289,12 @@ fn a_forced_failover_fences_the_old_site_and_its_guests_move_to_local_disks_whil
     let report = recovery.tidemark().json(args.iter().copied().chain(["--settle"]));
     assert_eq!((&report["phase"], &report["mode"]), (&"settled".into(), &"failover".into()), "{report}");
     assert_eq!(epoch(gone.site.tidemark()), before + 1);
+    // Whoever asks later finds its times in the domain's statistics.
+    let recoveries = check(&["sums", &format!("{bucket}/v/stats"), "recovery_run"], "");
+    let run = recoveries.as_object().unwrap().values().next().unwrap();
+    let steps = report["steps"].as_array().unwrap().len() as u64;
+    assert_eq!((&run["rows"], &run["vms"], &run["ready_vms"]), (&1.into(), &2.into(), &2.into()), "{recoveries}");
+    assert_eq!((&run["steps"], &run["lsn"]), (&steps.into(), &report["lsn"]), "{recoveries}");
     // Nothing of the bucket is needed any more, and no guest was started again.
     std::fs::rename(&bucket, gone.site.path("away")).unwrap();
     recovery.check_guests();

@@ -91,7 +91,8 @@ fn run_with(sums: &Json, column: &str, value: u64) -> Json {
 #[test]
 fn fault_rows_add_up_to_the_counters_exactly_across_a_crash_and_a_restart() {
     let site = site("");
-    let (mut counters, mut last_lsn) = (Vec::new(), Vec::new());
+    let (mut counters, mut last_lsn, mut events_before) = (Vec::new(), Vec::new(), 0);
+    let stats = PathBuf::from(site.bucket()).join("v/stats").display().to_string();
     for (count, clean) in [(200, false), (90, true)] {
         let daemon = site.serve(DISK);
         site.until_disk_is(DISK, "protected");
@@ -109,6 +110,18 @@ fn fault_rows_add_up_to_the_counters_exactly_across_a_crash_and_a_restart() {
             names.into_iter().chain(["domain_logged_records", "domain_logged_bytes", "domain_shipped_plain_bytes"]);
         counters.push(names.map(|name| counter(&site, &format!("tidemark_{name}")) as u64).collect::<Vec<_>>());
         last_lsn.push(site.status()["last_lsn"].as_u64().unwrap());
+        // Each event of the domain is in its table, once.
+        let mut told = (0, 0);
+        until("all events in the bucket", || {
+            let events = site.drva(&["events"]);
+            let seqs = events.as_array().unwrap().iter().filter(|event| event["domain"] == "d");
+            let seqs: Vec<_> = seqs.map(|event| event["seq"].as_u64().unwrap()).collect();
+            told = (seqs.len() as u64, seqs.iter().sum::<u64>());
+            sum(&site, StatsTable::Event, "seq") == events_before + told.1
+        });
+        events_before += told.1;
+        let events = check(&["sums", &stats, "event"], "");
+        assert_eq!(run_with(&events, "seq", told.1)["rows"], told.0, "{events}");
         if clean {
             daemon.stop();
         } else {
@@ -118,7 +131,6 @@ fn fault_rows_add_up_to_the_counters_exactly_across_a_crash_and_a_restart() {
         }
     }
     assert_eq!(counters[0][..2], [200, written(200)], "the guest's own count");
-    let stats = PathBuf::from(site.bucket()).join("v/stats").display().to_string();
     let disk = check(&["sums", &stats, "disk_minute"], "");
     let domain = check(&["sums", &stats, "domain_minute"], "");
     assert_eq!(disk.as_object().unwrap().len(), 2, "{disk}");
@@ -138,6 +150,21 @@ fn fault_rows_add_up_to_the_counters_exactly_across_a_crash_and_a_restart() {
     assert_eq!(last_lsn[0] + counters[1][5], last_lsn[1]);
     let events = check(&["sums", &stats, "event"], "");
     assert_eq!(events.as_object().unwrap().len(), 2, "{events}");
+    // What maintenance says of itself is what its row says.
+    let gc = site.tidemark().json(["gc", "run", &site.bucket()]);
+    let passes = check(&["sums", &stats, "gc_pass"], "");
+    let pass = passes.as_object().unwrap().values().next().unwrap();
+    assert_eq!(pass["rows"], gc["rows"], "rows of segments, in a column that is called so: {passes}");
+    for (column, member) in [
+        ("segments", "segments"),
+        ("runs", "runs"),
+        ("merges", "merges"),
+        ("merged_rows", "merged_rows"),
+        ("roots", "roots"),
+        ("written_bytes", "bytes"),
+    ] {
+        assert_eq!(pass[column], gc[member], "{column}: {passes}");
+    }
 }
 
 #[test]
@@ -304,7 +331,7 @@ fn a_browser_shows_the_report_without_asking_anybody() {
     let url = bucket_of_a_day(&tidemark, dir.path());
     let (page, shot) = (dir.path().join("report.html"), dir.path().join("report.png"));
     let out = page.display().to_string();
-    tidemark.ok([&["stats", "report", &url, "--out", &out][..], &THAT_DAY].concat());
+    tidemark.ok([&["stats", "report", &url, "--out", &out, "--prices", "aws-s3-standard"][..], &THAT_DAY].concat());
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(
         !html.contains("http://") && !html.contains("https://") && !html.contains("<script"),
@@ -313,7 +340,7 @@ fn a_browser_shows_the_report_without_asking_anybody() {
     let mut browser = Command::new("chromium");
     browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]);
     browser.arg(format!("--user-data-dir={}", dir.path().join("profile").display()));
-    browser.arg(format!("--screenshot={}", shot.display())).args(["--window-size=900,2300", "--dump-dom"]);
+    browser.arg(format!("--screenshot={}", shot.display())).args(["--window-size=900,2600", "--dump-dom"]);
     let shown = browser.arg(format!("file://{out}")).output().expect("scripts/install puts chromium here");
     assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
     // The browser's own idea of the page, after parsing.

@@ -4,6 +4,7 @@
 mod progress;
 mod restore;
 mod start;
+mod statistics;
 
 use crate::context::interrupted;
 use crate::failure::{Outcome, Refused};
@@ -188,6 +189,18 @@ async fn work(
     }
 }
 
+/// The report of a recovery that is left as it is now: written beside it, and into the domain's statistics unless it is a test, which leaves
+/// no trace.
+async fn finish(runner: &Runner, ui: &Ui) -> anyhow::Result<Report> {
+    let record = runner.recovery().record();
+    let report = report_of(runner.job().spec(), record)?;
+    write_report(runner.job().dir(), &report)?;
+    if runner.job().spec().mode() != Mode::Test {
+        statistics::put(&report, record, ui).await;
+    }
+    Ok(report)
+}
+
 /// Writes the report beside the recovery.
 fn write_report(dir: &Path, report: &Report) -> anyhow::Result<()> {
     let write = |name: &str, text: String| {
@@ -218,8 +231,7 @@ async fn resume(args: ResumeArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let until = if args.settle { Until::Settled } else { Until::Up };
     let first = args.approve.then_some(Wish::Approve);
     let (phase, interrupted) = work(&mut runner, until, Interrupt::Leaves, first, ui).await?;
-    let report = report_of(runner.job().spec(), runner.recovery().record())?;
-    write_report(runner.job().dir(), &report)?;
+    let report = finish(&runner, ui).await?;
     if interrupted && phase != Phase::Up && !phase.is_at_rest() {
         return Ok(Outcome::Interrupted);
     }
@@ -241,8 +253,7 @@ async fn discard(args: DiscardArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         let first = Wish::Revert(if mode == Mode::Test { "it was discarded" } else { "it was aborted" }.to_owned());
         work(&mut runner, Until::Settled, Interrupt::Leaves, Some(first), ui).await?;
     }
-    let report = report_of(runner.job().spec(), runner.recovery().record())?;
-    write_report(runner.job().dir(), &report)?;
+    let report = finish(&runner, ui).await?;
     ui.answer(&report, |report| {
         format!("{}: {}", report.phase, report.vms.iter().map(|vm| vm.vm.as_str()).collect::<Vec<_>>().join(", "))
     })?;

@@ -1,6 +1,6 @@
 //! From a bucket to VMs that run: `tidemark recover test` and `tidemark recover forced`.
 
-use super::{HypervisorArgs, Interrupt, answer, report_of, runner, work, write_report};
+use super::{HypervisorArgs, Interrupt, answer, finish, runner, statistics, work};
 use crate::args::{AttestArgs, BucketArgs};
 use crate::context::{open_bucket, open_domain, resolve};
 use crate::cost::{Known, PriceArgs, reading_data, say_before};
@@ -51,6 +51,9 @@ pub(crate) struct TestArgs {
     /// Leave the VMs running; `tidemark recover discard` ends them
     #[arg(long)]
     keep: bool,
+    /// Leave its times in the domain's statistics; otherwise the bucket stays as it is
+    #[arg(long)]
+    record: bool,
 }
 
 /// Start a domain's VMs in earnest although its site may still be there: whoever protects it is fenced first
@@ -125,8 +128,10 @@ pub(super) async fn test(args: TestArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         let wish = Wish::Revert("the test is over".to_owned());
         work(&mut runner, Until::Settled, Interrupt::Discards, Some(wish), ui).await?;
     }
-    let report = report_of(runner.job().spec(), runner.recovery().record())?;
-    write_report(runner.job().dir(), &report)?;
+    let report = finish(&runner, ui).await?;
+    if args.record {
+        statistics::put(&report, runner.recovery().record(), ui).await;
+    }
     if interrupted {
         return Ok(Outcome::Interrupted);
     }
@@ -175,8 +180,7 @@ pub(super) async fn forced(args: ForcedArgs, ui: &Ui) -> anyhow::Result<Outcome>
     let mut runner = runner(job, &args.what.hypervisor)?;
     let until = if args.settle { Until::Settled } else { Until::Up };
     let (phase, interrupted) = work(&mut runner, until, Interrupt::Leaves, None, ui).await?;
-    let report = report_of(runner.job().spec(), runner.recovery().record())?;
-    write_report(runner.job().dir(), &report)?;
+    let report = finish(&runner, ui).await?;
     if interrupted && phase != Phase::Up && !phase.is_at_rest() {
         return Ok(Outcome::Interrupted);
     }

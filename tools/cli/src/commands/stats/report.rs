@@ -14,11 +14,12 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tidemark_bucket::ReadOnly;
 use tidemark_env::Env;
-use tidemark_format::{StatsTable, TimeNs};
+use tidemark_format::{KeyFamily, StatsTable, TimeNs};
 use tidemark_prices::{MONTH, Money, Requests, Sheet};
 use tidemark_reader::TimeText;
-use tidemark_telemetry::TableReader;
+use tidemark_telemetry::{Row, TableReader};
 use tidemark_writer::open_domain;
 
 /// Events that are listed, the newest.
@@ -56,6 +57,9 @@ struct Found {
     disks: Measured,
     events: Measured,
     passes: Measured,
+    recoveries: Measured,
+    /// Bytes and objects of the bucket, by what they are.
+    space: Vec<(KeyFamily, u64, u64)>,
 }
 
 pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
@@ -63,13 +67,21 @@ pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let sheet = args.prices.sheet(&args.bucket.url)?;
     let name = open_domain(&bucket.read_only()).await?.name;
     let period = args.period.at(Env::system().clock.wall())?;
-    let tables = [StatsTable::DomainMinute, StatsTable::DiskMinute, StatsTable::Event, StatsTable::GcPass];
+    let tables = [
+        StatsTable::DomainMinute,
+        StatsTable::DiskMinute,
+        StatsTable::Event,
+        StatsTable::GcPass,
+        StatsTable::RecoveryRun,
+    ];
     let read = TableReader::new(bucket.read_only()).read(&tables, period.days()).await?;
     let damaged: Vec<_> = read.iter().flat_map(|found| found.damaged.iter().cloned()).collect();
     let mut measured = tables.into_iter().zip(read).map(|(table, found)| Measured::new(table, found.rows, period));
     let mut next = || measured.next().expect("there is one for each table");
-    let found = Found { domain: next(), disks: next(), events: next(), passes: next() };
-    let rows = [&found.domain, &found.disks, &found.events, &found.passes].iter().map(|of| of.rows.len()).sum();
+    let space = space(&bucket.read_only()).await?;
+    let found = Found { domain: next(), disks: next(), events: next(), passes: next(), recoveries: next(), space };
+    let Found { domain, disks, events, passes, recoveries, .. } = &found;
+    let rows = [domain, disks, events, passes, recoveries].iter().map(|of| of.rows.len()).sum();
     let page = page(&name, &bucket.location(), period, &found, &sheet, &damaged);
     std::fs::write(&args.out, page).with_context(|| format!("write {}", args.out.display()))?;
     let time = |time| TimeText(time).to_string();
@@ -85,6 +97,16 @@ pub(crate) async fn run(args: ReportArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     };
     ui.answer(&report, |report| format!("{} rows in {}", report.rows, report.out))?;
     Ok(Outcome::Done)
+}
+
+/// What a bucket holds: a LIST for each thousand objects.
+async fn space(bucket: &ReadOnly) -> anyhow::Result<Vec<(KeyFamily, u64, u64)>> {
+    let mut space = Vec::new();
+    for family in KeyFamily::ALL.into_iter().filter(|family| *family != KeyFamily::Genesis) {
+        let listed = bucket.list(family).await?;
+        space.push((family, listed.iter().map(|(_, bytes)| bytes).sum(), listed.len() as u64));
+    }
+    Ok(space)
 }
 
 fn page(name: &str, location: &str, period: Period, found: &Found, sheet: &Sheet, damaged: &[String]) -> String {
@@ -145,7 +167,9 @@ fn page(name: &str, location: &str, period: Period, found: &Found, sheet: &Sheet
     );
     page += &gap_map(disks, period);
     page += &disk_table(disks);
+    page += &space_table(&found.space, sheet);
     page += &request_table(domain, sheet);
+    page += &recovery_table(&found.recoveries);
     page += &event_table(&found.events);
     page + "</main></html>\n"
 }
@@ -207,6 +231,7 @@ fn disk_table(disks: &Measured) -> String {
         "touched in a minute",
         "entropy",
         "compressed to",
+        "most unlike its past",
     ];
     let rows = by_disk(disks, disks.period).into_iter().map(|(name, of)| {
         let known = |column: &str| of.rows.iter().filter_map(|row| of.number(row, column)).collect::<Vec<_>>();
@@ -227,6 +252,7 @@ fn disk_table(disks: &Measured) -> String {
             most("touched_bytes", Scale::Bytes),
             mean("entropy_ratio", Scale::Ratio),
             mean("compressed_ratio", Scale::Ratio),
+            most("anomaly_max_ratio", Scale::Ratio),
         ]
     });
     table("Disks", &names, &rows.collect::<Vec<_>>())
@@ -271,16 +297,78 @@ fn request_table(domain: &Measured, sheet: &Sheet) -> String {
     table(&title, &columns, &kinds.map(row))
 }
 
+/// What keeping the bucket costs, now.
+fn space_table(space: &[(KeyFamily, u64, u64)], sheet: &Sheet) -> String {
+    let what = |family| match family {
+        KeyFamily::Log => "writes: all of the window, and of older ones what kept points need",
+        KeyFamily::Base => "what disks held when they were seeded",
+        KeyFamily::Index => "index",
+        KeyFamily::Statistics => "statistics",
+        KeyFamily::Root | KeyFamily::Ledger => "roots and ledgers",
+        KeyFamily::Claim | KeyFamily::Genesis => "claims",
+        KeyFamily::Volatile => "hints, pins and the like",
+    };
+    let line = |name: &str, bytes: u64, objects: u64| {
+        let told = Scale::Bytes.told(bytes as f64);
+        vec![name.to_owned(), told, Scale::Pieces.told(objects as f64), sheet.told(sheet.month(bytes))]
+    };
+    let mut by_what: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (family, bytes, objects) in space.iter().filter(|(_, _, objects)| *objects > 0) {
+        let sums = by_what.entry(what(*family)).or_default();
+        *sums = (sums.0 + bytes, sums.1 + objects);
+    }
+    let mut parts: Vec<_> = by_what.into_iter().collect();
+    parts.sort_by_key(|(_, (bytes, _))| std::cmp::Reverse(*bytes));
+    let mut rows: Vec<_> = parts.iter().map(|(name, (bytes, objects))| line(name, *bytes, *objects)).collect();
+    let all = parts.iter().fold((0, 0), |sum, (_, part)| (sum.0 + part.0, sum.1 + part.1));
+    rows.push(line("all", all.0, all.1));
+    let title = format!("Space in the bucket now, by the prices of {}", sheet.name());
+    table(&title, &["what it is for", "bytes", "objects", "cost of a month"], &rows)
+}
+
+/// The last word on each recovery.
+fn recovery_table(recoveries: &Measured) -> String {
+    let text = |row, column| safe(recoveries.cell(row, column).text().unwrap_or_default());
+    let mut last: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in &recoveries.rows {
+        let number = |column, scale: Scale| {
+            recoveries.number(row, column).map_or_else(|| "never".to_owned(), |value| scale.told(value))
+        };
+        let vms = format!("{} of {}", number("ready_vms", Scale::Pieces), number("vms", Scale::Pieces));
+        let began = moment_of(row);
+        let cells = vec![
+            began,
+            text(row, "mode"),
+            text(row, "phase"),
+            number("rto_s", Scale::Seconds),
+            vms,
+            number("failed_steps", Scale::Pieces),
+        ];
+        last.insert(text(row, "run"), cells);
+    }
+    let rows: Vec<_> = last.into_values().rev().collect();
+    table(
+        "Recoveries, newest first",
+        &["began (UTC)", "mode", "phase", "every VM ready after", "ready VMs", "failed steps"],
+        &rows,
+    )
+}
+
+/// The time of a row.
+fn moment_of(row: &Row) -> String {
+    let micros = row[0].number().unwrap_or_default();
+    let time = TimeText(TimeNs::new((micros / 1e6 * NS_PER_S) as u64)).to_string();
+    time.get(..19).unwrap_or(&time).replace('T', " ")
+}
+
 fn event_table(events: &Measured) -> String {
     let rows = events.rows.iter().rev().take(EVENTS_MAX).map(|row| {
         let text = |column| events.cell(row, column).text().unwrap_or_default();
-        let micros = row[0].number().unwrap_or_default();
-        let time = TimeText(TimeNs::new((micros / 1e6 * NS_PER_S) as u64)).to_string();
         let about =
             [text("vm"), text("disk")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
         let class = if text("severity") == "error" { " class=alarm" } else { "" };
         let kind = format!("<span{class}>{}</span>", safe(text("kind")));
-        vec![time.get(..19).unwrap_or(&time).replace('T', " "), kind, safe(&about), safe(text("message"))]
+        vec![moment_of(row), kind, safe(&about), safe(text("message"))]
     });
     table("Events, newest first", &["time (UTC)", "kind", "about", ""], &rows.collect::<Vec<_>>())
 }
