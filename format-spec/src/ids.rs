@@ -186,7 +186,7 @@ impl Role {
 }
 
 /// A run of blocks of one disk: `start..start + len`, in blocks of [`BLOCK_BYTES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {
     /// First block.
     pub start: u64,

@@ -52,6 +52,7 @@ pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};
 pub use statistics::{Day, StatsTable};
 pub use table::{
-    EventRow, GroupInfo, RowBounds, RowStart, SegmentRow, TableBuilder, TableFooter, TableKind, TableRef, TableRow,
+    EventRow, GroupInfo, REGION_BLOCKS, RowBounds, RowStart, SegmentRow, TableBuilder, TableFooter, TableKind,
+    TableRef, TableRow,
 };
 pub use times::{PackedTimes, TimeStep};

@@ -215,13 +215,19 @@ impl Root {
         if self.tables.windows(2).any(|pair| (pair[0].kind, pair[0].first_lsn) > (pair[1].kind, pair[1].first_lsn)) {
             return broken("tables are not sorted by kind and LSN".into());
         }
-        for kind in [TableKind::Rows, TableKind::Segments, TableKind::Events] {
+        for kind in TableKind::ALL {
             let mut before: Option<&TableRef> = None;
             for table in self.tables_of(kind) {
                 let same_run = before.is_some_and(|b| (b.first_lsn, b.last_lsn) == (table.first_lsn, table.last_lsn));
                 let ok = match before {
                     Some(before) if same_run && kind == TableKind::Rows => {
                         before.level == table.level && before.bounds.high <= table.bounds.low
+                    }
+                    //= SPEC.md#images
+                    //# IX-8
+                    Some(before) if same_run && kind == TableKind::Images => {
+                        let disks = (before.bounds.low.disk, table.bounds.low.disk);
+                        disks.0 < disks.1 || (disks.0 == disks.1 && before.region.end() <= table.region.start)
                     }
                     Some(before) => !same_run && before.last_lsn < table.first_lsn,
                     None => true,
@@ -231,6 +237,9 @@ impl Root {
                 }
                 before = Some(table);
             }
+        }
+        if let Some(late) = self.tables_of(TableKind::Images).find(|table| table.last_lsn > self.through.lsn) {
+            return broken(format!("{} lies behind the end of the index", late.key()));
         }
         // Every LSN belongs to a segment, so the tables of segments have to be without a gap.
         let mut next = Lsn::new(1);

@@ -8,13 +8,13 @@
 
 use crate::core::compact::{Survey, choose};
 use crate::core::garbage::Reach;
-use crate::core::liveness::{Needed, Standing, Sweep};
+use crate::core::liveness::{Needed, Standing};
 use crate::core::plan::{Run, runs};
 use crate::error::{Error, Result};
 use crate::maintainer::{Maintainer, PassReport};
 use crate::output::Part;
 use crate::rewrite::{Group, compact};
-use crate::source::{Merged, Source};
+use crate::source::{Source, Sweeping};
 use crate::status::newest_root;
 use futures::stream::{self, StreamExt};
 use std::collections::{BTreeMap, HashMap};
@@ -174,7 +174,7 @@ impl Maintainer {
         if surveyed.segments.is_empty() {
             return Ok(surveyed);
         }
-        let mut sweeping = Sweeping::begin(&self.tables, root, &retained, &surveyed.standing).await?;
+        let mut sweeping = sweep(&self.tables, root, &retained, &surveyed.standing).await?;
         while let Some(needed) = sweeping.next().await? {
             let row = needed.placed.row;
             surveyed.needed_rows[run_of(row.lsn)] += 1;
@@ -255,7 +255,7 @@ impl Maintainer {
         }
         let lasts: Vec<Lsn> = groups.iter().map(|group| surveyed.segments[group.end - 1].last).collect();
         let tables = Arc::clone(&self.tables);
-        let mut sweeping = Sweeping::begin(&tables, root, retained, &surveyed.standing).await?;
+        let mut sweeping = sweep(&tables, root, retained, &surveyed.standing).await?;
         while let Some(Needed { placed, .. }) = sweeping.next().await? {
             let lsn = placed.row.lsn;
             let at = lasts.partition_point(|last| *last < lsn);
@@ -447,38 +447,15 @@ async fn standing(tables: &Tables, root: &Root) -> Result<Vec<Standing>> {
 }
 
 /// A sweep over all rows of the index up to the horizon.
-struct Sweeping<'a> {
-    rows: Merged<'a>,
-    sweep: Sweep,
-    ended: bool,
-}
-
-impl<'a> Sweeping<'a> {
-    async fn begin(tables: &'a Tables, root: &Root, retained: &Retained, standing: &[Standing]) -> Result<Self> {
-        let all = runs(root).into_iter().filter(|run| run.first <= retained.horizon.lsn);
-        let sources = all.map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied()));
-        let rows = Merged::begin(sources.collect()).await?;
-        Ok(Self { rows, sweep: Sweep::new(retained, standing), ended: false })
-    }
-
-    /// The next part of a row that some offered point needs.
-    async fn next(&mut self) -> Result<Option<Needed>> {
-        loop {
-            if let Some(needed) = self.sweep.poll() {
-                return Ok(Some(needed));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            match self.rows.next().await? {
-                Some(row) => self.sweep.push(row),
-                None => {
-                    self.sweep.finish();
-                    self.ended = true;
-                }
-            }
-        }
-    }
+async fn sweep<'a>(
+    tables: &'a Tables,
+    root: &Root,
+    retained: &Retained,
+    standing: &[Standing],
+) -> Result<Sweeping<'a>> {
+    let all = runs(root).into_iter().filter(|run| run.first <= retained.horizon.lsn);
+    let sources = all.map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied()));
+    Sweeping::begin(sources.collect(), retained, standing).await
 }
 
 /// What is needed, and how many pins had a say in it.

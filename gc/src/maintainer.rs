@@ -1,6 +1,7 @@
 //! The shell: reads what is new, builds runs, merges them, publishes roots, one step after the other.
 
 use crate::claim;
+use crate::core::images::{Regions, drop_unused};
 use crate::core::plan::{Run, is_of_timeline, next_merge, next_run, runs};
 use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
@@ -13,8 +14,8 @@ use std::sync::Arc;
 use tidemark_bucket::Appender;
 use tidemark_env::Env;
 use tidemark_format::{
-    DomainId, Epoch, EpochStart, EventRow, Hint, Ledger, Lsn, ObjectKey, PlacedRow, Retained, Root, SegmentRow, Seq,
-    TableKind, TableRef, Through, with_causes,
+    DomainId, Epoch, EpochStart, EventRow, Hint, Ledger, Lsn, Mark, ObjectKey, PlacedRow, Retained, Root, SegmentRow,
+    Seq, TableKind, TableRef, Through, TimeNs, with_causes,
 };
 use tidemark_history::{Heads, Log, Past, Roots, Segment, Tables, Walk, time_in};
 
@@ -43,6 +44,8 @@ pub struct PassReport {
     pub merges: u64,
     /// Rows that were rewritten by them.
     pub merged_rows: u64,
+    /// Rows of new images.
+    pub image_rows: u64,
     /// Bytes of tables and roots that were put.
     pub bytes: u64,
     /// Roots that were published.
@@ -263,7 +266,7 @@ impl Maintainer {
         let sources = run.iter().map(|segment| Source::segment(segment)).collect();
         let rows_max = self.options.table_rows_max;
         let owned = self.owned().await?;
-        let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output).await?;
+        let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output, |_| {}).await?;
         let mut segments = Part::new(0, lsns, u64::MAX);
         let mut events = Part::new(0, lsns, u64::MAX);
         for segment in run {
@@ -300,15 +303,19 @@ impl Maintainer {
         let sources =
             merged.iter().map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied())).collect();
         let rows_max = self.options.table_rows_max;
-        let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output).await?;
+        let mut regions = Regions::of(root);
+        let count = |row: &PlacedRow| regions.count(row);
+        let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output, count).await?;
         // Segments and events of runs that follow one another do so too.
         let mut segments = Part::new(level, lsns, u64::MAX);
         let mut events = Part::new(level, lsns, u64::MAX);
+        let mut time = TimeNs::default();
         for run in merged {
             for table in run.tables(root, TableKind::Segments) {
                 let footer = tables.load_footer(table).await?;
                 for number in 0..footer.groups().len() {
                     for row in tables.load::<SegmentRow>(table, &footer, number).await? {
+                        time = row.last_time;
                         segments.push(row, &mut owned.output).await?;
                     }
                 }
@@ -325,7 +332,11 @@ impl Maintainer {
         made.extend(kept.copied());
         report.merges += 1;
         report.merged_rows += rows;
-        self.publish(Root { tables: made, ..root.clone() }, report).await
+        let mut next = Root { tables: made, ..root.clone() };
+        if level == 1 {
+            report.image_rows += self.add_images(&mut next, regions, Mark { lsn: lsns.1, time }).await?;
+        }
+        self.publish(next, report).await
     }
 
     /// Puts a root whose tables are all durable as the next one of our epoch, copies it, and looks whether somebody newer has
@@ -341,6 +352,7 @@ impl Maintainer {
             }
         }
         root.sort_tables();
+        drop_unused(&mut root);
         let bucket = self.bucket.clone();
         let owned = self.owned().await?;
         (root.epoch, root.seq) = (owned.epoch, owned.next_root);
@@ -402,11 +414,13 @@ async fn merge_rows(
     lsns: (Lsn, Lsn),
     rows_max: u64,
     out: &mut Output,
+    mut each: impl FnMut(&PlacedRow),
 ) -> Result<(Vec<TableRef>, u64)> {
     let mut rows = Merged::begin(sources).await?;
     let mut part = Part::<PlacedRow>::new(level, lsns, rows_max);
     let mut count = 0;
     while let Some(row) = rows.next().await? {
+        each(&row);
         part.push(row, out).await?;
         count += 1;
     }

@@ -16,6 +16,8 @@ pub struct MaintenanceOptions {
     pub fan_out: usize,
     /// A table of rows ends with so many.
     pub table_rows_max: u64,
+    /// The image of a region is written anew when so many of its rows were merged, or as many as the image has if that is more.
+    pub image_rows_min: u64,
     /// Runs are not merged if their tables of segments would exceed this together: a run has one.
     pub segments_bytes_max: u64,
     /// Heads of segments that are held at a time.
@@ -44,6 +46,7 @@ impl Default for MaintenanceOptions {
             unindexed_segments_max: 0,
             fan_out: 8,
             table_rows_max: 1 << 19,
+            image_rows_min: 65_536,
             segments_bytes_max: 128 << 20,
             heads_held_max: 512,
             dead_percent_min: 25,

@@ -1,8 +1,11 @@
 //! The tables of one new run: built row by row, put when they are full.
 
+use crate::core::images::{Cutter, Step};
 use crate::error::{Error, Result};
 use tidemark_bucket::Appender;
-use tidemark_format::{DomainId, Epoch, FormatError, Lsn, ObjectKey, Seq, TableBuilder, TableRef, TableRow};
+use tidemark_format::{
+    DomainId, Epoch, Extent, FormatError, Lsn, ObjectKey, PlacedRow, Seq, TableBuilder, TableRef, TableRow,
+};
 
 /// Numbers and puts the tables of a maintenance epoch.
 #[derive(Debug)]
@@ -45,6 +48,11 @@ impl Output {
         self.bytes
     }
 
+    fn next(&mut self) -> Seq {
+        let next = self.next.next();
+        std::mem::replace(&mut self.next, next)
+    }
+
     fn failed(&self, source: FormatError) -> Error {
         Error::Format { key: ObjectKey::Index { epoch: self.epoch, seq: self.next }, source }
     }
@@ -71,10 +79,8 @@ impl<R: TableRow> Part<R> {
         let table = match &mut self.open {
             Some(table) => table,
             None => {
-                let table = TableBuilder::new(out.domain, out.epoch, out.next);
-                let table = table.map_err(|source| out.failed(source))?;
-                out.next = out.next.next();
-                self.open.insert(table)
+                let table = TableBuilder::new(out.domain, out.epoch, out.next());
+                self.open.insert(table.map_err(|source| out.failed(source))?)
             }
         };
         table.push(row).map_err(|source| out.failed(source))?;
@@ -94,6 +100,56 @@ impl<R: TableRow> Part<R> {
     /// All tables, put.
     pub(crate) async fn finish(mut self, out: &mut Output) -> Result<Vec<TableRef>> {
         self.end_table(out).await?;
+        Ok(self.done)
+    }
+}
+
+/// The image of one region: one table, or several with a region of their own each.
+#[derive(Debug)]
+pub(crate) struct Image {
+    at: Lsn,
+    cutter: Cutter,
+    open: Option<TableBuilder<PlacedRow>>,
+    done: Vec<TableRef>,
+}
+
+impl Image {
+    /// An image of `region` as of `at`, in tables of some `rows_max` rows.
+    pub(crate) fn new(region: Extent, at: Lsn, rows_max: u64) -> Self {
+        Self { at, cutter: Cutter::new(region, rows_max), open: None, done: Vec::new() }
+    }
+
+    /// Appends the next row; what lies outside of the region is left out. No two rows share a block.
+    pub(crate) async fn push(&mut self, placed: PlacedRow, out: &mut Output) -> Result<()> {
+        for step in self.cutter.next(placed) {
+            match step {
+                Step::End(region) => self.end_table(region, out).await?,
+                Step::Push(row) => {
+                    let table = match &mut self.open {
+                        Some(table) => table,
+                        None => {
+                            let table = TableBuilder::image(out.domain, out.epoch, out.next());
+                            self.open.insert(table.map_err(|source| out.failed(source))?)
+                        }
+                    };
+                    table.push(row).map_err(|source| out.failed(source))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_table(&mut self, region: Extent, out: &mut Output) -> Result<()> {
+        if let Some(table) = self.open.take() {
+            let table = out.put(table, 0, (self.at, self.at)).await?;
+            self.done.push(TableRef { region, ..table });
+        }
+        Ok(())
+    }
+
+    /// All tables, put.
+    pub(crate) async fn finish(mut self, out: &mut Output) -> Result<Vec<TableRef>> {
+        self.end_table(self.cutter.rest(), out).await?;
         Ok(self.done)
     }
 }

@@ -1,9 +1,11 @@
-//! Rows in order: of a segment at hand, or of the tables of a run, a row group at a time; and of several of these.
+//! Rows in order: of a segment at hand, or of the tables of a run, a row group at a time; of several of these; and what of them
+//! some points need.
 
+use crate::core::liveness::{Needed, Standing, Sweep};
 use crate::core::merge::Merge;
 use crate::error::Result;
 use std::collections::VecDeque;
-use tidemark_format::{PlacedRow, TableFooter, TableRef};
+use tidemark_format::{DiskId, Extent, Lsn, PlacedRow, Retained, TableFooter, TableKind, TableRef};
 use tidemark_history::{Segment, Tables};
 
 /// Memory: of tables, one footer and one row group.
@@ -14,7 +16,18 @@ pub(crate) enum Source<'a> {
         left: VecDeque<TableRef>,
         open: Option<Box<Open>>,
         rows: std::vec::IntoIter<PlacedRow>,
+        only: Option<Only>,
     },
+}
+
+/// Which rows of tables are wanted. Others may come, too, if they lie outside of the blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Only {
+    pub(crate) disk: DiskId,
+    pub(crate) extent: Extent,
+    /// LSNs behind the one, up to the other.
+    pub(crate) behind: Lsn,
+    pub(crate) through: Lsn,
 }
 
 /// A table that is being read.
@@ -30,22 +43,35 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn tables(tables: &'a Tables, of: impl IntoIterator<Item = TableRef>) -> Self {
-        Self::Tables { tables, left: of.into_iter().collect(), open: None, rows: Vec::new().into_iter() }
+        Self::Tables { tables, left: of.into_iter().collect(), open: None, rows: Vec::new().into_iter(), only: None }
+    }
+
+    /// A part of tables of rows.
+    pub(crate) fn part(tables: &'a Tables, of: impl IntoIterator<Item = TableRef>, only: Only) -> Self {
+        let left = of.into_iter().filter(|table| table.bounds.may_hold(only.disk, only.extent)).collect();
+        Self::Tables { tables, left, open: None, rows: Vec::new().into_iter(), only: Some(only) }
     }
 
     /// The next row.
     pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>> {
-        let (tables, left, open, rows) = match self {
+        let (tables, left, open, rows, only) = match self {
             Self::Segment(rows) => return Ok(rows.next()),
-            Self::Tables { tables, left, open, rows } => (tables, left, open, rows),
+            Self::Tables { tables, left, open, rows, only } => (tables, left, open, rows, only),
         };
+        let is_wanted = |lsn: Lsn| only.is_none_or(|only| only.behind < lsn && lsn <= only.through);
         loop {
-            if let Some(row) = rows.next() {
+            if let Some(row) = rows.find(|placed| is_wanted(placed.row.lsn)) {
                 return Ok(Some(row));
             }
             match open {
                 Some(table) if table.next < table.footer.groups().len() => {
-                    *rows = tables.load::<PlacedRow>(&table.table, &table.footer, table.next).await?.into_iter();
+                    let group = &table.footer.groups()[table.next];
+                    let (first, last) = group.lsns(TableKind::Rows);
+                    if only.is_none_or(|only| {
+                        group.may_hold(only.disk, only.extent) && only.behind < last && first <= only.through
+                    }) {
+                        *rows = tables.load::<PlacedRow>(&table.table, &table.footer, table.next).await?.into_iter();
+                    }
                     table.next += 1;
                 }
                 _ => {
@@ -81,5 +107,37 @@ impl<'a> Merged<'a> {
             self.merge.offer(number, next);
         }
         Ok(Some(row))
+    }
+}
+
+/// Rows of several sources, and what of them some points need.
+pub(crate) struct Sweeping<'a> {
+    rows: Merged<'a>,
+    sweep: Sweep,
+    ended: bool,
+}
+
+impl<'a> Sweeping<'a> {
+    pub(crate) async fn begin(sources: Vec<Source<'a>>, retained: &Retained, standing: &[Standing]) -> Result<Self> {
+        Ok(Self { rows: Merged::begin(sources).await?, sweep: Sweep::new(retained, standing), ended: false })
+    }
+
+    /// The next part of a row that some offered point needs.
+    pub(crate) async fn next(&mut self) -> Result<Option<Needed>> {
+        loop {
+            if let Some(needed) = self.sweep.poll() {
+                return Ok(Some(needed));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.rows.next().await? {
+                Some(row) => self.sweep.push(row),
+                None => {
+                    self.sweep.finish();
+                    self.ended = true;
+                }
+            }
+        }
     }
 }

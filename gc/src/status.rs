@@ -37,6 +37,19 @@ pub struct IndexStatus {
     pub segments: u64,
     /// By level, the lowest first.
     pub levels: Vec<LevelStatus>,
+    /// The images.
+    pub images: ImagesStatus,
+}
+
+/// All images of an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImagesStatus {
+    /// Their tables: each is the image of a region.
+    pub tables: u64,
+    /// Their versions of blocks.
+    pub rows: u64,
+    /// Bytes of their tables.
+    pub bytes: u64,
 }
 
 impl IndexStatus {
@@ -45,7 +58,14 @@ impl IndexStatus {
         for run in runs(root) {
             levels.entry(run.level).or_default().runs += 1;
         }
+        let mut images = ImagesStatus::default();
         for table in &root.tables {
+            if table.kind == TableKind::Images {
+                images.tables += 1;
+                images.rows += table.rows;
+                images.bytes += table.len;
+                continue;
+            }
             let level = levels.entry(table.level).or_default();
             level.level = table.level;
             level.tables += 1;
@@ -59,6 +79,7 @@ impl IndexStatus {
             time: root.through.time,
             segments: root.tables_of(TableKind::Segments).map(|table| table.rows).sum(),
             levels: levels.into_values().collect(),
+            images,
         }
     }
 }

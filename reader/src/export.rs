@@ -3,10 +3,9 @@
 use crate::cache::Source;
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
-use crate::maps::REGION_BLOCKS;
 use futures::stream::{self, StreamExt};
 use std::io;
-use tidemark_format::Extent;
+use tidemark_format::{Extent, REGION_BLOCKS};
 
 /// Takes the contents of a disk in order, without gaps and overlaps.
 pub trait ExportSink: Send {

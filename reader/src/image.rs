@@ -10,7 +10,7 @@ use crate::core::disks::SeedPart;
 use crate::core::prefetch::{Ahead, Prefetch};
 use crate::domain::Inner;
 use crate::error::{Error, Result};
-use crate::maps::{Gather, Place, REGION_BLOCKS, RegionMap};
+use crate::maps::{Gather, Place, RegionMap};
 use crate::point::{Point, PointSpec};
 use crate::timeline::Timeline;
 use bytes::{Bytes, BytesMut};
@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use tidemark_extent_map::State;
-use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn};
+use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn, REGION_BLOCKS};
 use tidemark_history::{Segment, within};
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
@@ -325,7 +325,7 @@ impl DiskImage {
             self.add_seed(&mut gather, extent).await?;
         }
         if let Some(index) = self.timeline.index.as_ref().filter(|_| !gather.is_covered()) {
-            let groups = index.groups(self.id, extent, Lsn::ZERO, self.at.lsn).await?;
+            let groups = index.newest(self.id, extent, self.at.lsn).await?;
             groups.iter().for_each(|group| gather.add_group(group));
         }
         if seed_to_come && !gather.is_covered() {

@@ -22,6 +22,14 @@ pub(crate) struct Index {
     pub(crate) tables: Arc<Tables>,
 }
 
+/// Blocks of a disk, and LSNs behind the one, up to the other.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    extent: Extent,
+    from: Lsn,
+    to: Lsn,
+}
+
 /// A segment that the index knows.
 #[derive(Clone, Debug)]
 pub(crate) struct Indexed {
@@ -84,10 +92,34 @@ impl Index {
         from: Lsn,
         to: Lsn,
     ) -> Result<Vec<Arc<Vec<PlacedRow>>>> {
-        let wanted =
-            |table: &&TableRef| table.last_lsn > from && table.first_lsn <= to && table.bounds.may_hold(disk, extent);
-        let tables: Vec<TableRef> = self.root.tables_of(TableKind::Rows).filter(wanted).copied().collect();
-        let parts = stream::iter(tables).map(|table| {
+        let wanted = Wanted { extent, from, to };
+        self.load(disk, self.runs(disk, wanted).map(|table| (*table, wanted)).collect()).await
+    }
+
+    /// Row groups that may hold the newest versions of blocks of `extent` at `at`. The caller looks at each row.
+    pub(crate) async fn newest(&self, disk: DiskId, extent: Extent, at: Lsn) -> Result<Vec<Arc<Vec<PlacedRow>>>> {
+        let mut tables = Vec::new();
+        for (extent, image) in images_at(&self.root, disk, extent, at) {
+            //= SPEC.md#images
+            //# IX-9
+            let from = image.map_or(Lsn::ZERO, |image| image.last_lsn);
+            let wanted = Wanted { extent, from, to: at };
+            let image = image.filter(|image| image.bounds.may_hold(disk, extent));
+            tables.extend(image.map(|image| (*image, Wanted { from: Lsn::ZERO, ..wanted })));
+            tables.extend(self.runs(disk, wanted).map(|table| (*table, wanted)));
+        }
+        self.load(disk, tables).await
+    }
+
+    /// Tables of runs that may hold what is wanted.
+    fn runs(&self, disk: DiskId, Wanted { extent, from, to }: Wanted) -> impl Iterator<Item = &TableRef> {
+        self.root
+            .tables_of(TableKind::Rows)
+            .filter(move |table| table.last_lsn > from && table.first_lsn <= to && table.bounds.may_hold(disk, extent))
+    }
+
+    async fn load(&self, disk: DiskId, tables: Vec<(TableRef, Wanted)>) -> Result<Vec<Arc<Vec<PlacedRow>>>> {
+        let parts = stream::iter(tables).map(|(table, Wanted { extent, from, to })| {
             let tables = Arc::clone(&self.tables);
             async move {
                 let footer = tables.footer(&table).await?;
@@ -104,6 +136,26 @@ impl Index {
         let parts: Vec<Vec<_>> = parts.buffered(PARTS_AT_A_TIME).try_collect().await?;
         Ok(parts.concat())
     }
+}
+
+/// The parts of `extent`, in order, each with the newest image up to `at` that speaks for all of it, if there is one.
+fn images_at(root: &Root, disk: DiskId, extent: Extent, at: Lsn) -> Vec<(Extent, Option<&TableRef>)> {
+    let speaks =
+        |image: &&TableRef| image.last_lsn <= at && image.bounds.low.disk == disk && image.region.overlaps(extent);
+    let images: Vec<&TableRef> = root.tables_of(TableKind::Images).filter(speaks).collect();
+    let mut ends: Vec<u64> = images.iter().flat_map(|image| [image.region.start, image.region.end()]).collect();
+    ends.retain(|end| extent.start < *end && *end < extent.end());
+    ends.push(extent.end());
+    ends.sort_unstable();
+    ends.dedup();
+    let mut start = extent.start;
+    let part = |end| {
+        let part = Extent::new(start, end - start);
+        start = end;
+        // Oldest first: the last one is the newest.
+        (part, images.iter().rev().copied().find(|image| image.region.overlaps(part)))
+    };
+    ends.into_iter().map(part).collect()
 }
 
 /// Rows of `group` that share a block with `extent` of `disk` and have `from < lsn <= to`, in order.

@@ -13,9 +13,6 @@ use tidemark_extent_map::{ExtentMap, Payload, State, Version};
 use tidemark_format::{DiskId, Extent, Lsn, PlacedRow, RowKind};
 use tidemark_history::Segment;
 
-/// Blocks of one region: 16 MiB.
-pub(crate) const REGION_BLOCKS: u64 = 32 << 10;
-
 /// Where the bytes of a data row are: a segment of the image, and a block of its plaintext stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {

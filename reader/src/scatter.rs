@@ -9,13 +9,13 @@ use crate::core::scatter::{Holds, Item, Plan};
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
 use crate::load::places;
-use crate::maps::{Place, REGION_BLOCKS};
+use crate::maps::Place;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tidemark_extent_map::State;
-use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Lsn, ObjectKey, Role};
+use tidemark_format::{BLOCK_BYTES, ErrorKind, Extent, Lsn, ObjectKey, REGION_BLOCKS, Role};
 use tidemark_history::Segment;
 use tokio::sync::mpsc;
 

@@ -13,20 +13,31 @@ use tidemark_format::{
     TableKind, TableRef, TableRow, TimeNs,
 };
 
+/// Tables of segments of at most so many bytes are read whole: one request in place of two that wait for each other, wherever
+/// somebody asks which segment holds an LSN. Some 10,000 segments.
+const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
 /// Names a footer or, with a number, a row group.
 type PartId = (ObjectKey, Option<u32>);
 
 #[derive(Clone)]
 enum Part {
-    Footer(Arc<TableFooter>),
+    Footer(Opened),
     Rows(Arc<Vec<PlacedRow>>),
     Segments(Arc<Vec<SegmentRow>>),
+}
+
+/// A footer, and the whole table if it is small and one of segments.
+#[derive(Clone)]
+struct Opened {
+    footer: Arc<TableFooter>,
+    whole: Option<Bytes>,
 }
 
 impl Part {
     fn memory_bytes(&self) -> u64 {
         let bytes = match self {
-            Self::Footer(footer) => footer.memory_bytes(),
+            Self::Footer(opened) => opened.footer.memory_bytes() + opened.whole.as_ref().map_or(0, Bytes::len),
             Self::Rows(rows) => rows.capacity() * size_of::<PlacedRow>(),
             Self::Segments(rows) => rows.iter().map(SegmentRow::memory_bytes).sum(),
         };
@@ -57,13 +68,29 @@ impl Tables {
     /// # Errors
     /// `Missing`, `Format`; store errors.
     pub async fn footer(&self, table: &TableRef) -> Result<Arc<TableFooter>> {
+        Ok(self.opened(table).await?.footer)
+    }
+
+    async fn opened(&self, table: &TableRef) -> Result<Opened> {
         let part = self.parts.get((table.key(), None), Part::memory_bytes, async {
-            Ok(Part::Footer(Arc::new(self.load_footer(table).await?)))
+            if table.kind != TableKind::Segments || table.len > WHOLE_BYTES_MAX {
+                return Ok(Part::Footer(Opened { footer: Arc::new(self.load_footer(table).await?), whole: None }));
+            }
+            let read = self.verified(table, 0..table.len, |bytes| {
+                Ok(Opened { footer: Arc::new(self.footer_of(table, &bytes)?), whole: Some(bytes) })
+            });
+            Ok(Part::Footer(read.await?))
         });
         match part.await? {
-            Part::Footer(footer) => Ok(footer),
+            Part::Footer(opened) => Ok(opened),
             _ => Err(Error::TaskLost),
         }
+    }
+
+    /// The footer in the bytes of a whole table.
+    fn footer_of(&self, table: &TableRef, bytes: &Bytes) -> Result<TableFooter, FormatError> {
+        let expect = Expect { domain: self.domain, key: table.key() };
+        TableFooter::decode(&bytes.slice(table.footer_start() as usize..), table, &expect)
     }
 
     /// A row group of a table of rows.
@@ -86,13 +113,23 @@ impl Tables {
     /// # Errors
     /// As [`Self::footer`].
     pub async fn segments(&self, table: &TableRef, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
-        let footer = self.footer(table).await?;
-        self.segments_of(table, &footer, number).await
+        let opened = self.opened(table).await?;
+        self.segments_of(table, &opened, number).await
     }
 
-    async fn segments_of(&self, table: &TableRef, footer: &TableFooter, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
+    async fn segments_of(&self, table: &TableRef, opened: &Opened, number: usize) -> Result<Arc<Vec<SegmentRow>>> {
+        let footer = &opened.footer;
         let part = self.parts.get((table.key(), Some(number as u32)), Part::memory_bytes, async {
-            Ok(Part::Segments(Arc::new(self.load(table, footer, number).await?)))
+            let at_hand = opened.whole.as_ref().zip(footer.groups().get(number)).and_then(|(whole, group)| {
+                let bytes = whole.slice(group.range.start as usize..group.range.end as usize);
+                footer.decode_group::<SegmentRow>(number, bytes).ok()
+            });
+            // What does not decode is read once more, as ever.
+            let rows = match at_hand {
+                Some(rows) => rows,
+                None => self.load(table, footer, number).await?,
+            };
+            Ok(Part::Segments(Arc::new(rows)))
         });
         match part.await? {
             Part::Segments(rows) => Ok(rows),
@@ -112,10 +149,10 @@ impl Tables {
     ) -> Result<()> {
         let touches = |(first, last): (Lsn, Lsn)| first <= *lsns.end() && *lsns.start() <= last;
         for table in root.tables_of(TableKind::Segments).filter(|table| touches((table.first_lsn, table.last_lsn))) {
-            let footer = self.footer(table).await?;
-            for (number, group) in footer.groups().iter().enumerate() {
+            let opened = self.opened(table).await?;
+            for (number, group) in opened.footer.groups().iter().enumerate() {
                 if touches(group.lsns(TableKind::Segments)) {
-                    let rows = self.segments_of(table, &footer, number).await?;
+                    let rows = self.segments_of(table, &opened, number).await?;
                     rows.iter().filter(|row| touches((row.first_lsn, row.last_lsn))).for_each(&mut each);
                 }
             }
@@ -143,10 +180,9 @@ impl Tables {
     /// # Errors
     /// As [`Self::footer`].
     pub async fn events(&self, table: &TableRef) -> Result<Vec<EventRow>> {
-        let expect = Expect { domain: self.domain, key: table.key() };
         // All of it is wanted, so one request brings all of it.
         let read = self.verified(table, 0..table.len, |bytes| {
-            let footer = TableFooter::decode(&bytes.slice(table.footer_start() as usize..), table, &expect)?;
+            let footer = self.footer_of(table, &bytes)?;
             let mut rows = Vec::new();
             for (number, group) in footer.groups().iter().enumerate() {
                 let bytes = bytes.slice(group.range.start as usize..group.range.end as usize);

@@ -93,7 +93,7 @@ impl GroupInfo {
     /// Of a table of rows: the least and the largest LSN. Of segments: the first and the last.
     pub fn lsns(&self, kind: TableKind) -> (Lsn, Lsn) {
         let (low, high) = match kind {
-            TableKind::Rows => self.bounds(3),
+            TableKind::Rows | TableKind::Images => self.bounds(3),
             TableKind::Segments => (self.bounds(0).0, self.bounds(1).1),
             TableKind::Events => self.bounds(0),
         };

@@ -3,7 +3,8 @@
 use super::{FOOTER_BYTES_MAX, GROUP_BYTES_MAX, GROUP_ROWS_MAX, RowBounds, TableKind, TableRef};
 use crate::error::{FormatError, Result};
 use crate::header::Expect;
-use crate::ids::{DomainId, Epoch, Lsn, Seq, TimeNs};
+use crate::ids::{DomainId, Epoch, Extent, Lsn, Seq, TimeNs};
+use crate::index::PlacedRow;
 use crate::text::{hex, unhex};
 use bytes::{Buf, Bytes};
 use parquet::basic::{Compression, Encoding, Repetition, Type};
@@ -84,7 +85,7 @@ pub trait TableRow: Sized {
 
 pub(super) fn columns_of(kind: TableKind) -> Vec<Column> {
     match kind {
-        TableKind::Rows => super::columns::rows(),
+        TableKind::Rows | TableKind::Images => super::columns::rows(),
         TableKind::Segments => super::columns::segments(),
         TableKind::Events => super::columns::events(),
     }
@@ -157,6 +158,17 @@ pub struct TableBuilder<R: TableRow> {
     bounds: RowBounds,
     first_time: TimeNs,
     identity: (DomainId, Epoch, Seq),
+    kind: TableKind,
+}
+
+impl TableBuilder<PlacedRow> {
+    /// As [`Self::new`], for an image. Its entry for a root has an empty region.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn image(domain: DomainId, epoch: Epoch, seq: Seq) -> Result<Self> {
+        Self::of_kind(TableKind::Images, domain, epoch, seq)
+    }
 }
 
 impl<R: TableRow> TableBuilder<R> {
@@ -165,8 +177,12 @@ impl<R: TableRow> TableBuilder<R> {
     /// # Errors
     /// None that a caller can cause.
     pub fn new(domain: DomainId, epoch: Epoch, seq: Seq) -> Result<Self> {
-        let schema = Arc::new(schema_of(R::KIND)?);
-        let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties_of(R::KIND)));
+        Self::of_kind(R::KIND, domain, epoch, seq)
+    }
+
+    fn of_kind(kind: TableKind, domain: DomainId, epoch: Epoch, seq: Seq) -> Result<Self> {
+        let schema = Arc::new(schema_of(kind)?);
+        let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties_of(kind)));
         Ok(Self {
             writer: writer.map_err(from_parquet)?,
             pending: Vec::new(),
@@ -176,6 +192,7 @@ impl<R: TableRow> TableBuilder<R> {
             bounds: RowBounds::default(),
             first_time: TimeNs::default(),
             identity: (domain, epoch, seq),
+            kind,
         })
     }
 
@@ -241,7 +258,7 @@ impl<R: TableRow> TableBuilder<R> {
         let (domain, epoch, seq) = self.identity;
         let key = crate::key::ObjectKey::Index { epoch, seq };
         for (name, value) in [
-            (KEY_TABLE, R::KIND.name().to_owned()),
+            (KEY_TABLE, self.kind.name().to_owned()),
             (KEY_DOMAIN, domain.to_string()),
             (KEY_OBJECT, key.to_string()),
             (KEY_GROUPS, hashes),
@@ -255,7 +272,7 @@ impl<R: TableRow> TableBuilder<R> {
             return Err(bad(format!("its footer would have {} bytes, at most {FOOTER_BYTES_MAX} fit", footer.len())));
         }
         let table = TableRef {
-            kind: R::KIND,
+            kind: self.kind,
             level,
             epoch,
             seq,
@@ -266,6 +283,8 @@ impl<R: TableRow> TableBuilder<R> {
             footer_len: footer.len() as u64,
             footer_hash: *blake3::hash(footer).as_bytes(),
             bounds: self.bounds,
+            region: Extent::default(),
+            rows_since: 0,
             first_time: self.first_time,
         };
         Ok((bytes, table))
@@ -274,7 +293,7 @@ impl<R: TableRow> TableBuilder<R> {
 
 impl<R: TableRow> std::fmt::Debug for TableBuilder<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TableBuilder({} with {} rows)", R::KIND.name(), self.rows)
+        write!(f, "TableBuilder({} with {} rows)", self.kind.name(), self.rows)
     }
 }
 
@@ -350,6 +369,8 @@ impl TableRef {
             footer_len: (bytes.len() - start) as u64,
             footer_hash: *blake3::hash(&bytes[start..]).as_bytes(),
             bounds: RowBounds::default(),
+            region: Extent::default(),
+            rows_since: 0,
             first_time: TimeNs::default(),
         })
     }
@@ -461,7 +482,8 @@ impl TableFooter {
     /// `TableHash` for other bytes than the footer names; `Table` for rows out of bounds or order, `Row` for one that breaks
     /// a rule.
     pub fn decode_group<R: TableRow>(&self, number: usize, bytes: Bytes) -> Result<Vec<R>> {
-        assert_eq!(R::KIND, self.kind, "a table of {} is read as one of {}", self.kind.name(), R::KIND.name());
+        let fits = R::KIND == self.kind || (R::KIND.holds_versions() && self.kind.holds_versions());
+        assert!(fits, "a table of {} is read as one of {}", self.kind.name(), R::KIND.name());
         let group = self.groups.get(number).ok_or_else(|| bad("there is no such row group"))?;
         //= SPEC.md#index-tables
         //# IX-2

@@ -13,6 +13,7 @@ pub use file::{GroupInfo, TableBuilder, TableFooter, TableRow};
 use crate::error::{FormatError, Result};
 use crate::fields::Fields;
 use crate::ids::{DiskId, Epoch, Extent, Lsn, Seq, TimeNs};
+use crate::index::DISK_BLOCKS_MAX;
 use crate::key::ObjectKey;
 
 /// Largest footer of a table in bytes (SPEC.md §limits).
@@ -21,6 +22,8 @@ pub const FOOTER_BYTES_MAX: u64 = 4 << 20;
 pub const GROUP_BYTES_MAX: u64 = 32 << 20;
 /// Most rows of a row group (SPEC.md §limits).
 pub const GROUP_ROWS_MAX: u64 = 1 << 16;
+/// Regions of images begin and end at multiples of so many blocks: 16 MiB (SPEC.md §images).
+pub const REGION_BLOCKS: u64 = 1 << 15;
 
 /// What the rows of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +34,8 @@ pub enum TableKind {
     Segments,
     /// Events that a timeline is made of, in LSN order.
     Events,
+    /// Of each block of a region the version that was the newest at one LSN, sorted like rows.
+    Images,
 }
 
 impl TableKind {
@@ -40,11 +45,20 @@ impl TableKind {
             Self::Rows => "rows",
             Self::Segments => "segments",
             Self::Events => "events",
+            Self::Images => "images",
         }
     }
+    /// All kinds, in the order in which a root names their tables.
+    pub const ALL: [Self; 4] = [Self::Rows, Self::Segments, Self::Events, Self::Images];
+
     /// The kind of a word.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Rows, Self::Segments, Self::Events].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// True of tables whose rows are versions of blocks.
+    pub const fn holds_versions(self) -> bool {
+        matches!(self, Self::Rows | Self::Images)
     }
 }
 
@@ -114,8 +128,12 @@ pub struct TableRef {
     pub footer_len: u64,
     /// BLAKE3 of the footer.
     pub footer_hash: [u8; 32],
-    /// Of a table of rows: the blocks that it can hold.
+    /// Of a table of rows and of an image: the blocks that it can hold.
     pub bounds: RowBounds,
+    /// Of an image: the blocks of its disk that it speaks for, also of those that nobody had written.
+    pub region: Extent,
+    /// Of an image: rows of its region that were merged since into runs behind it.
+    pub rows_since: u64,
     /// Of a table of segments: time of its first LSN.
     pub first_time: TimeNs,
 }
@@ -143,13 +161,20 @@ impl TableRef {
             .with("len", self.len)
             .with("foot", self.footer_len)
             .with("hash", self.footer_hash.as_slice());
-        match self.kind {
-            TableKind::Rows => fields
+        let bounds = |fields: Fields| {
+            fields
                 .with("low_disk", u64::from(self.bounds.low.disk.get()))
                 .with("low_block", self.bounds.low.block)
                 .with("high_disk", u64::from(self.bounds.high.disk.get()))
                 .with("high_block", self.bounds.high.block)
-                .with("end", self.bounds.end),
+                .with("end", self.bounds.end)
+        };
+        match self.kind {
+            TableKind::Rows => bounds(fields),
+            TableKind::Images => bounds(fields)
+                .with("from", self.region.start)
+                .with("to", self.region.end())
+                .with("since", self.rows_since),
             TableKind::Segments => fields.with("time", self.first_time.get()),
             TableKind::Events => fields,
         }
@@ -164,12 +189,20 @@ impl TableRef {
             Ok(RowStart { disk: DiskId::new(fields.uint32(what, disk)?), block: uint(block)? })
         };
         let bounds = match kind {
-            TableKind::Rows => RowBounds {
+            TableKind::Rows | TableKind::Images => RowBounds {
                 low: start("low_disk", "low_block")?,
                 high: start("high_disk", "high_block")?,
                 end: uint("end")?,
             },
             TableKind::Segments | TableKind::Events => RowBounds::default(),
+        };
+        let (region, rows_since) = match kind {
+            TableKind::Images => {
+                let (from, to) = (uint("from")?, uint("to")?);
+                let len = to.checked_sub(from).filter(|len| *len > 0 && to <= DISK_BLOCKS_MAX).ok_or(bad("to"))?;
+                (Extent::new(from, len), uint("since")?)
+            }
+            _ => (Extent::default(), 0),
         };
         let table = Self {
             kind,
@@ -183,6 +216,8 @@ impl TableRef {
             footer_len: uint("foot")?,
             footer_hash: fields.bytes(what, "hash")?,
             bounds,
+            region,
+            rows_since,
             first_time: if kind == TableKind::Segments { TimeNs::new(uint("time")?) } else { TimeNs::default() },
         };
         if table.first_lsn == Lsn::ZERO || table.last_lsn < table.first_lsn {
@@ -202,6 +237,20 @@ impl TableRef {
         }
         if table.bounds.low > table.bounds.high {
             return Err(bad("high_block"));
+        }
+        //= SPEC.md#images
+        //# IX-8
+        if kind == TableKind::Images {
+            let (low, high) = (table.bounds.low, table.bounds.high);
+            if table.first_lsn != table.last_lsn {
+                return Err(bad("first"));
+            }
+            if !region.start.is_multiple_of(REGION_BLOCKS) || !region.end().is_multiple_of(REGION_BLOCKS) {
+                return Err(bad("from"));
+            }
+            if low.disk != high.disk || low.block < region.start || table.bounds.end > region.end() {
+                return Err(bad("end"));
+            }
         }
         Ok(table)
     }

@@ -131,7 +131,7 @@ fn table(bytes: &[u8], expect: &Expect) -> Result<Json> {
     let table = TableRef::of_object(bytes)?;
     let footer = TableFooter::decode(&bytes[table.footer_start() as usize..], &table, expect)?;
     let rows = match table.kind {
-        TableKind::Rows => groups::<PlacedRow>(bytes, &footer, row)?,
+        TableKind::Rows | TableKind::Images => groups::<PlacedRow>(bytes, &footer, row)?,
         TableKind::Segments => groups::<SegmentRow>(bytes, &footer, segment_row)?,
         TableKind::Events => groups::<EventRow>(bytes, &footer, |row| {
             let mut meaning = event(&row.event);

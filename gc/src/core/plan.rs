@@ -22,7 +22,7 @@ impl Run {
     }
 
     pub(crate) fn owns(&self, table: &TableRef) -> bool {
-        (table.first_lsn, table.last_lsn) == (self.first, self.last)
+        table.kind != TableKind::Images && (table.first_lsn, table.last_lsn) == (self.first, self.last)
     }
 }
 

@@ -37,6 +37,7 @@ fn options() -> MaintenanceOptions {
     MaintenanceOptions {
         run_rows: 12,
         fan_out: 3,
+        image_rows_min: 8,
         table_rows_max: 10,
         heads_held_max: 5,
         small_object_bytes: 600,

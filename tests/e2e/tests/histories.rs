@@ -43,6 +43,7 @@ fn small_runs() -> MaintenanceOptions {
         run_rows: 12,
         unindexed_segments_max: 2,
         fan_out: 3,
+        image_rows_min: 8,
         table_rows_max: 10,
         heads_held_max: 4,
         // Compact segments of a few writes, gathered a few at a time.

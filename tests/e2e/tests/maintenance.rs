@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidemark_bucket::{Bucket, Created, Fault, Faults, Op};
@@ -10,7 +10,7 @@ use tidemark_e2e::folder::{bucket_at, copy};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
     Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, Hold, KeyFamily, Level, Lsn, Mark, ObjectKey,
-    PlacedRow, Policy, Retention, Role, Root, TableKind, TimeNs,
+    PlacedRow, Policy, REGION_BLOCKS, Retention, Role, Root, TableKind, TableRef, TimeNs,
 };
 use tidemark_gc::{Error, From, Maintainer, MaintenanceOptions, retention_plan, status};
 use tidemark_history::{Roots, Tables};
@@ -27,6 +27,7 @@ fn options() -> MaintenanceOptions {
     MaintenanceOptions {
         run_rows: 12,
         fan_out: 3,
+        image_rows_min: 8,
         table_rows_max: 10,
         heads_held_max: 5,
         ..MaintenanceOptions::default()
@@ -102,12 +103,9 @@ async fn an_index_holds_every_row_of_the_log_once_and_few_runs() {
     let tables = Tables::new(bucket.read_only(), root.domain, 1 << 20);
     let mut indexed = Vec::new();
     for table in root.tables_of(TableKind::Rows) {
-        let footer = tables.footer(table).await.unwrap();
-        for number in 0..footer.groups().len() {
-            let rows: Vec<PlacedRow> = tables.load(table, &footer, number).await.unwrap();
-            assert!(rows.iter().all(|p| table.first_lsn <= p.row.lsn && p.row.lsn <= table.last_lsn));
-            indexed.extend(rows);
-        }
+        let rows = all_rows(&tables, table).await;
+        assert!(rows.iter().all(|p| table.first_lsn <= p.row.lsn && p.row.lsn <= table.last_lsn));
+        indexed.extend(rows);
     }
     let mut logged = Vec::new();
     for (key, _) in bucket.read_only().list(KeyFamily::Log).await.unwrap() {
@@ -230,6 +228,118 @@ async fn without_its_roots_or_with_damaged_ones_the_log_is_read_and_a_rebuild_me
     }
 }
 
+/// A domain of one large disk that is written here and there, in pieces that cross the borders of regions.
+async fn large_disk(bucket: &Bucket, writes: u64) -> u64 {
+    const SIZE: u64 = 64 * REGION_BLOCKS;
+    create_domain(&bucket.appender(), "large", &env()).await.unwrap();
+    let options = WriterOptions { age_ms_max: 5, attach: Attach::KnownCas, ..WriterOptions::default() };
+    let writer = DomainWriter::open(bucket.appender(), options, env()).await.unwrap();
+    let new = NewDisk { vm: "vm".into(), name: "d".into(), size_bytes: SIZE * 512 };
+    let _ = writer.submit_disk_add(&new, Content::Blank, When::Now).await.unwrap();
+    let disk = DiskId::new(1);
+    for n in 0..writes {
+        // Sixteen places, most of them a few blocks around a border of regions; then all over one region.
+        let block = if n < writes / 2 { n % 16 * 4 * REGION_BLOCKS + n % 3 } else { 9 * REGION_BLOCKS + n * 37 % 900 };
+        let offset = block.saturating_sub(1) * 512;
+        let request = match n % 7 {
+            5 => Request::Unmap { disk, offset, len: 3 * 512 },
+            _ => Request::Write { disk, offset, data: bytes_of(n) },
+        };
+        let _ = writer.submit(request, When::Now).await.unwrap();
+        writer.sync().await.unwrap();
+    }
+    writer.close().await.unwrap();
+    SIZE
+}
+
+//= SPEC.md#images
+//# IX-8
+#[tokio::test(flavor = "multi_thread")]
+async fn images_hold_the_newest_of_each_block_and_divide_the_disk() {
+    let bucket = Bucket::memory();
+    large_disk(&bucket, 400).await;
+    let report = pass(&bucket, From::NewestRoot).await.unwrap();
+    assert!(report.image_rows > 0 && report.image_rows <= 2 * report.rows, "{report:?}");
+    let root = newest_root(&bucket).await;
+    let tables = Tables::new(bucket.read_only(), root.domain, 1 << 20);
+    let mut rows = Vec::new();
+    for table in root.tables_of(TableKind::Rows) {
+        rows.extend(all_rows(&tables, table).await);
+    }
+    let images: Vec<_> = root.tables_of(TableKind::Images).collect();
+    let said = report.index.unwrap().images;
+    assert_eq!((said.tables, said.rows), (images.len() as u64, images.iter().map(|image| image.rows).sum()));
+    let regions: BTreeSet<_> = images.iter().map(|image| image.region).collect();
+    assert!(regions.len() > 4, "{regions:?}");
+    for image in images {
+        let mut newest = BTreeMap::new();
+        for placed in rows.iter().filter(|placed| placed.row.lsn <= image.last_lsn) {
+            for block in placed.row.extent.start..placed.row.extent.end() {
+                let (at, of) = (image.region.start <= block && block < image.region.end(), newest.get(&block));
+                if at && of.is_none_or(|of: &PlacedRow| of.row.lsn < placed.row.lsn) {
+                    newest.insert(block, *placed);
+                }
+            }
+        }
+        let mut held = BTreeMap::new();
+        for placed in all_rows(&tables, image).await {
+            for block in placed.row.extent.start..placed.row.extent.end() {
+                assert!(held.insert(block, placed).is_none(), "block {block} twice in {}", image.key());
+            }
+        }
+        let place = |(block, placed): (u64, PlacedRow)| {
+            let is_data = placed.row.kind == tidemark_format::RowKind::Data;
+            let skipped = if is_data { block - placed.row.extent.start } else { 0 };
+            (block, placed.row.lsn, placed.row.kind, placed.stream_block + skipped)
+        };
+        let (held, newest) = (held.into_iter().map(place), newest.into_iter().map(place));
+        assert!(held.eq(newest), "{} of {:?}", image.key(), image.region);
+    }
+}
+
+//= SPEC.md#images
+//# IX-9
+#[tokio::test(flavor = "multi_thread")]
+async fn any_point_of_a_large_disk_reads_by_its_images_as_by_the_log_in_fewer_requests() {
+    let bucket = Bucket::memory();
+    let blocks = large_disk(&bucket, 400).await;
+    pass(&bucket, From::NewestRoot).await.unwrap();
+    let (log, indexed) = (open(&bucket, IndexUse::Never).await, open(&bucket, IndexUse::IfThere).await);
+    let latest = log.timeline().latest().lsn;
+    let disk = DiskId::new(1);
+    for lsn in (3..=latest.get()).step_by(23).chain([latest.get()]).map(Lsn::new) {
+        let (one, other) = (log.disk(disk, lsn).await.unwrap(), indexed.disk(disk, lsn).await.unwrap());
+        for border in (0..blocks).step_by(REGION_BLOCKS as usize) {
+            let (offset, len) = (border.saturating_sub(8) * 512, 1000 * 512);
+            let (one, other) = (one.read(offset, len).await.unwrap(), other.read(offset, len).await.unwrap());
+            assert!(one == other, "lsn {lsn}, block {border}");
+        }
+    }
+    // Without images, by the runs alone.
+    let gets = async |bucket: &Bucket| {
+        let domain = open(bucket, IndexUse::IfThere).await;
+        let image = domain.disk(disk, latest).await.unwrap();
+        let before = bucket.meter().snapshot();
+        image.read(9 * REGION_BLOCKS * 512, 4096).await.unwrap();
+        bucket.meter().snapshot().since(&before).get(Op::Get, KeyFamily::Index).requests
+    };
+    let with = gets(&bucket).await;
+    let mut root = newest_root(&bucket).await;
+    root.tables.retain(|table| table.kind != TableKind::Images);
+    bucket.appender().put_root_copy(root.encode().unwrap()).await.unwrap();
+    let without = gets(&bucket).await;
+    assert!(with * 3 < without * 2, "{with} requests with images, {without} without");
+}
+
+async fn all_rows(tables: &Tables, table: &TableRef) -> Vec<PlacedRow> {
+    let footer = tables.footer(table).await.unwrap();
+    let mut rows = Vec::new();
+    for number in 0..footer.groups().len() {
+        rows.extend(tables.load::<PlacedRow>(table, &footer, number).await.unwrap());
+    }
+    rows
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_of_rows_is_an_error_of_the_blocks_it_concerns_never_other_bytes() {
     let dir = tempfile::tempdir().unwrap();
@@ -237,7 +347,7 @@ async fn damage_of_rows_is_an_error_of_the_blocks_it_concerns_never_other_bytes(
     history(&bucket, 40).await;
     pass(&bucket, From::NewestRoot).await.unwrap();
     let root = newest_root(&bucket).await;
-    for table in root.tables_of(TableKind::Rows) {
+    for table in root.tables.iter().filter(|table| table.kind.holds_versions()) {
         let path = dir.path().join(table.key().to_string());
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[10] ^= 1;

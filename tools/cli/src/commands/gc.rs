@@ -75,6 +75,14 @@ struct Index {
     through_time: String,
     segments: u64,
     levels: Vec<Level>,
+    images: Images,
+}
+
+#[derive(Debug, Serialize)]
+struct Images {
+    tables: u64,
+    rows: u64,
+    bytes: u64,
 }
 
 impl std::convert::From<&IndexStatus> for Index {
@@ -92,6 +100,7 @@ impl std::convert::From<&IndexStatus> for Index {
             through_time: TimeText(status.time).to_string(),
             segments: status.segments,
             levels: status.levels.iter().map(level).collect(),
+            images: Images { tables: status.images.tables, rows: status.images.rows, bytes: status.images.bytes },
         }
     }
 }
@@ -333,10 +342,15 @@ fn dropped_in_text(what: &str, dropped: &[Dropped]) -> String {
 
 fn index_in_text(index: Option<&Index>) -> String {
     let Some(index) = index else { return "index    none: reading opens every segment of the log".to_owned() };
-    let Index { root, through_lsn, through_time, segments, levels } = index;
+    let Index { root, through_lsn, through_time, segments, levels, images } = index;
     let mut out = format!("index    {root}: {segments} segments through lsn {through_lsn} at {through_time}\n");
     for Level { level, runs, tables, rows, bytes } in levels {
         writeln!(out, "level {level}  {runs} runs, {rows} rows in {tables} tables, {bytes} bytes")
+            .expect("writing to a String cannot fail");
+    }
+    let Images { tables, rows, bytes } = images;
+    if *tables > 0 {
+        writeln!(out, "images   {rows} rows in {tables} tables, {bytes} bytes")
             .expect("writing to a String cannot fail");
     }
     out

@@ -40,6 +40,12 @@ pub(super) fn all() -> Vec<Vector> {
         false,
     ));
     all.push(good("root", "a root that names a table of each kind", &["RT-2", "RT-3"], root.key(), &encoded, true));
+    let (image, image_ref) = image();
+    all.push(good("table-images", "the newest rows of a region", &["IX-1", "IX-5"], image_ref.key(), &image, false));
+    let imaged = Root { seq: Seq::new(3), tables: [&root.tables[..], &[image_ref]].concat(), ..root.clone() };
+    let bytes = imaged.encode().expect("a valid root");
+    all.push(good("root-images", "a root that names an image", &["IX-8", "RT-3"], imaged.key(), &bytes, true));
+    all.extend(bad_images(&imaged));
     let mark = |lsn: u64| Mark { lsn: Lsn::new(lsn), time: at_ms(lsn * 10) };
     let retained = Retained { horizon: mark(20), kept: vec![mark(3), mark(11)] };
     let thinned = Root { seq: Seq::new(2), retained: Some(retained), ..root.clone() };
@@ -173,6 +179,47 @@ fn events() -> (Vec<u8>, TableRef) {
     ];
     let row = |(lsn, body)| EventRow { event: event(lsn, body), time: at_ms(lsn * 10) };
     build(3, (1..).zip(bodies).map(row).collect())
+}
+
+/// What the first disk of [`rows`] holds at LSN 10.
+fn image() -> (Vec<u8>, TableRef) {
+    let mut table = TableBuilder::image(domain(), EPOCH, Seq::new(4)).expect("a valid schema");
+    let rows = [(0, 1, 3, RowKind::Zero, 0), (4, 8, 9, RowKind::Data, 72)];
+    for (start, len, lsn, kind, stream_block) in rows {
+        table.push(PlacedRow { row: row(1, start, len, lsn, kind), stream_block }).expect("a valid row");
+    }
+    let (bytes, table) = table.finish(0, (Lsn::new(10), Lsn::new(10))).expect("a small table");
+    (bytes, TableRef { region: Extent::new(0, DISK_BLOCKS_MAX), rows_since: 13, ..table })
+}
+
+/// A root that breaks IX-8 cannot be made by the codec, so each is a good one with the fields of its image changed.
+fn bad_images(good: &Root) -> Vec<Vector> {
+    let bad = |name: &str, about: &str, error, change: &dyn Fn(&mut Vec<TableRef>)| {
+        let mut root = good.clone();
+        change(&mut root.tables);
+        let expect = Expect { domain: domain(), key: good.key() };
+        let bytes = crate::forge::record(3, 1, &root.fields().to_cbor());
+        let (name, about, rules) = (format!("bad-root-image-{name}"), about.to_owned(), vec!["IX-8"]);
+        Vector { name, about, rules, expect, bytes, canonical: false, error: Some(error) }
+    };
+    let image = good.tables.len() - 1;
+    let region = |from: u64, to: u64| Extent::new(from * REGION_BLOCKS, (to - from) * REGION_BLOCKS);
+    vec![
+        bad("unaligned", "a region that ends within 16 MiB", "Field", &|tables| {
+            tables[image].region = Extent::new(0, REGION_BLOCKS + 8);
+        }),
+        bad("empty", "a region without blocks", "Field", &|tables| tables[image].region = Extent::new(0, 0)),
+        bad("outside", "rows outside of the region", "Field", &|tables| tables[image].region = region(1, 2)),
+        bad("disks", "rows of two disks", "Field", &|tables| tables[image].bounds.high.disk = DiskId::new(2)),
+        bad("interval", "of more than one LSN", "Field", &|tables| tables[image].first_lsn = Lsn::new(9)),
+        bad("late", "behind the end of the index", "Table", &|tables| {
+            (tables[image].first_lsn, tables[image].last_lsn) = (Lsn::new(31), Lsn::new(31));
+        }),
+        bad("twice", "two images of one region and LSN", "Table", &|tables| {
+            tables[image].region = region(0, 2);
+            tables.push(TableRef { region: region(0, 1), ..tables[image] });
+        }),
+    ]
 }
 
 fn ledger() -> Ledger {
