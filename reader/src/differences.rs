@@ -9,7 +9,7 @@
 use crate::core::scatter::{Holds, Item, Plan};
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
-use crate::maps::REGION_BLOCKS;
+
 use crate::scatter::{BATCH_BYTES, Carriers, ITEMS_MAX, OBJECTS_AT_A_TIME, is_damage};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -18,8 +18,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_format::{
-    BLOCK_BYTES, Extent, FRAME_PLAIN_BYTES_MAX, FrameCompressor, FrameEntry, FramePart, ObjectKey, frame_hash,
-    with_causes,
+    BLOCK_BYTES, Extent, FRAME_PLAIN_BYTES_MAX, FrameCompressor, FrameEntry, FramePart, ObjectKey, REGION_BLOCKS,
+    frame_hash, with_causes,
 };
 use tidemark_history::{Segment, coalesce};
 use tokio::sync::mpsc;
