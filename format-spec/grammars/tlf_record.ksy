@@ -1,9 +1,9 @@
 meta:
   id: tlf_record
-  title: Record of Tidemark's log format (claim, hint, root, retention, ledger, pin)
+  title: Record of Tidemark's log format (claim, hint, root, retention, ledger, pin, quarantine)
   license: Apache-2.0
   endian: le
-doc: SPEC.md, Records. The body is CBOR, `claim`, `hint`, `root`, `retention`, `ledger` or `pin` of tlf.cddl.
+doc: SPEC.md, Records. The body is CBOR, `claim`, `hint`, `root`, `retention`, `ledger`, `pin` or `quarantine` of tlf.cddl.
 seq:
   - id: magic
     contents: [0x89, 0x54, 0x4c, 0x52, 0x0d, 0x0a, 0x1a, 0x0a]
@@ -31,3 +31,4 @@ enums:
     4: retention
     5: ledger
     6: pin
+    7: quarantine

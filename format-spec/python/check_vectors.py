@@ -112,7 +112,7 @@ def check_domain(path):
 
 def of_index(path):
     """Of what a reader of level R0 never looks at."""
-    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root", "v/retention", "v/pin"))
+    return json.loads(path.read_text())["key"].startswith(("root/", "idx/", "v/root", "v/retention", "v/pin", "v/quarantine"))
 
 
 root = pathlib.Path(sys.argv[1])

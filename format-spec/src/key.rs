@@ -66,6 +66,11 @@ pub enum ObjectKey {
         /// Random name, one for each pin.
         nonce: [u8; 16],
     },
+    /// `v/quarantine/<name>`: an object that was found damaged or wrong, and is left as it is.
+    Quarantine {
+        /// What the object's key makes it: [`ObjectKey::quarantine`].
+        name: [u8; 16],
+    },
     /// `v/probe/<nonce>`: written while a store's promises are tested at attach.
     Probe {
         /// Random name, so that no two probes meet.
@@ -87,6 +92,12 @@ impl ObjectKey {
     pub const fn cut(epoch: Epoch) -> Self {
         Self::Log { epoch, seq: Seq::new(0) }
     }
+    /// Where it is said that an object is in quarantine.
+    pub fn quarantine(&self) -> Self {
+        let mut name = [0; 16];
+        name.copy_from_slice(&blake3::hash(self.to_string().as_bytes()).as_bytes()[..16]);
+        Self::Quarantine { name }
+    }
     /// A writer's claim.
     pub const fn writer_claim(epoch: Epoch) -> Self {
         Self::Claim { role: Role::Writer, epoch }
@@ -103,6 +114,7 @@ impl ObjectKey {
                 | Self::RootCopy
                 | Self::Retention
                 | Self::Pin { .. }
+                | Self::Quarantine { .. }
                 | Self::Probe { .. }
                 | Self::Statistics { .. }
         )
@@ -117,9 +129,12 @@ impl ObjectKey {
             Self::Index { .. } => KeyFamily::Index,
             Self::Root { .. } => KeyFamily::Root,
             Self::Ledger { .. } => KeyFamily::Ledger,
-            Self::Hint | Self::RootCopy | Self::Retention | Self::Pin { .. } | Self::Probe { .. } => {
-                KeyFamily::Volatile
-            }
+            Self::Hint
+            | Self::RootCopy
+            | Self::Retention
+            | Self::Pin { .. }
+            | Self::Quarantine { .. }
+            | Self::Probe { .. } => KeyFamily::Volatile,
             Self::Statistics { .. } => KeyFamily::Statistics,
         }
     }
@@ -208,6 +223,7 @@ impl fmt::Display for ObjectKey {
             Self::RootCopy => f.write_str("v/root"),
             Self::Retention => f.write_str("v/retention"),
             Self::Pin { nonce } => write!(f, "v/pin/{}", hex(nonce)),
+            Self::Quarantine { name } => write!(f, "v/quarantine/{}", hex(name)),
             Self::Probe { nonce } => write!(f, "v/probe/{}", hex(nonce)),
             Self::Statistics { table, day, name } => {
                 write!(f, "v/stats/table={table}/dt={day}/{}.parquet", hex(name))
@@ -251,6 +267,7 @@ fn parse(text: &str) -> Option<ObjectKey> {
         ("v", Some("root"), None) => ObjectKey::RootCopy,
         ("v", Some("retention"), None) => ObjectKey::Retention,
         ("v", Some("pin"), Some(name)) => ObjectKey::Pin { nonce: nonce(name)? },
+        ("v", Some("quarantine"), Some(name)) => ObjectKey::Quarantine { name: nonce(name)? },
         ("v", Some("probe"), Some(name)) => ObjectKey::Probe { nonce: nonce(name)? },
         ("v", Some("stats"), Some(table)) => ObjectKey::Statistics {
             table: table.strip_prefix("table=")?.parse().ok()?,
@@ -279,6 +296,7 @@ mod tests {
             ObjectKey::Root { epoch, seq },
             ObjectKey::Ledger { epoch },
             ObjectKey::Pin { nonce: *b"fedcba9876543210" },
+            ObjectKey::Hint.quarantine(),
             ObjectKey::Hint,
             ObjectKey::RootCopy,
             ObjectKey::Retention,

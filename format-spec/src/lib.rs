@@ -46,7 +46,7 @@ pub use index::{DISK_BLOCKS_MAX, PackedIndex, PlacedRow, Row, RowKind};
 pub use key::{KeyFamily, ObjectKey};
 pub use kind::{ErrorKind, with_causes};
 pub use ledger::{Ledger, LedgerPart};
-pub use record::{Claim, ClaimMode, Hint, Pin};
+pub use record::{Claim, ClaimMode, Hint, Pin, Quarantine};
 pub use retention::{Hold, Mark, Policy, Retained, Retention};
 pub use root::{EpochStart, Root, Through};
 pub use segment::{CutDraft, SealedHead, SegmentDraft, SegmentHead, seal_cut, seal_segment};

@@ -1,4 +1,4 @@
-//! Claims and hints: small objects in one envelope (SPEC.md §records).
+//! Claims, hints, pins and records of quarantine: small objects in one envelope (SPEC.md §records).
 //!
 //! An envelope is a magic number, a kind, the length of the body, the BLAKE3 of all the rest, and the body.
 
@@ -20,6 +20,7 @@ const KIND_HINT: u16 = 2;
 pub(crate) const KIND_ROOT: u16 = 3;
 pub(crate) const KIND_LEDGER: u16 = 5;
 const KIND_PIN: u16 = 6;
+const KIND_QUARANTINE: u16 = 7;
 
 pub(crate) fn seal(kind: u16, fields: &Fields) -> Vec<u8> {
     let mut body = Vec::new();
@@ -262,5 +263,71 @@ impl Pin {
         } else {
             Err(FormatError::WrongDomain { found: pin.domain, expected: domain })
         }
+    }
+}
+
+/// An object that was found damaged or wrong. It is left as it is, and nobody builds on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// The domain.
+    pub domain: DomainId,
+    /// The object.
+    pub object: ObjectKey,
+    /// BLAKE3 of its bytes, as they were found.
+    pub hash: [u8; 32],
+    /// How many those are.
+    pub len: u64,
+    /// What is wrong with it, for people.
+    pub why: String,
+}
+
+impl Quarantine {
+    /// The hash that it has of an object.
+    pub fn hash_of(object: &[u8]) -> [u8; 32] {
+        *blake3::hash(object).as_bytes()
+    }
+
+    /// The key of the record.
+    pub fn key(&self) -> ObjectKey {
+        self.object.quarantine()
+    }
+
+    /// The fields, as they stand in the object.
+    pub fn fields(&self) -> Fields {
+        Fields::default()
+            .with("domain", self.domain.bytes().as_slice())
+            .with("object", self.object.to_string().as_str())
+            .with("hash", self.hash.as_slice())
+            .with("len", self.len)
+            .with("why", self.why.as_str())
+    }
+
+    /// The object's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        seal(KIND_QUARANTINE, &self.fields())
+    }
+
+    /// Reads a record of quarantine and checks that it is the one that was asked for.
+    ///
+    /// # Errors
+    /// As [`Claim::decode`].
+    pub fn decode(bytes: &[u8], expect: &Expect) -> Result<Self> {
+        let what = "quarantine";
+        let fields = open(what, KIND_QUARANTINE, bytes, RECORD_BYTES_MAX)?;
+        let object = fields.text(what, "object")?.parse();
+        let quarantine = Self {
+            domain: DomainId::new(fields.bytes(what, "domain")?),
+            object: object.map_err(|_| FormatError::Field { what, field: "object" })?,
+            hash: fields.bytes(what, "hash")?,
+            len: fields.uint(what, "len")?,
+            why: fields.text(what, "why")?,
+        };
+        if quarantine.domain != expect.domain {
+            return Err(FormatError::WrongDomain { found: quarantine.domain, expected: expect.domain });
+        }
+        if quarantine.key() != expect.key {
+            return Err(FormatError::Misplaced { found: quarantine.key().to_string(), expected: expect.key });
+        }
+        Ok(quarantine)
     }
 }

@@ -187,6 +187,7 @@ fn the_specification_lists_every_shape_of_key() {
         ObjectKey::Root { epoch, seq },
         ObjectKey::Ledger { epoch },
         ObjectKey::Pin { nonce: [0xab; 16] },
+        ObjectKey::Quarantine { name: [0xab; 16] },
         ObjectKey::Hint,
         ObjectKey::RootCopy,
         ObjectKey::Retention,

@@ -13,6 +13,7 @@ use crate::core::plan::{Run, runs};
 use crate::error::{Error, Result};
 use crate::maintainer::{Maintainer, PassReport};
 use crate::output::Part;
+use crate::quarantine::{quarantined, refuse};
 use crate::rewrite::{Group, compact};
 use crate::source::{Source, Sweeping};
 use crate::status::newest_root;
@@ -84,6 +85,7 @@ impl Maintainer {
     /// `Fenced` once a newer maintainer has claimed; damage of the log, the index or a pin: then nothing was deleted; store errors.
     pub async fn clean(&mut self, deleter: &Deleter, mut progress: impl FnMut(&CleanReport)) -> Result<CleanReport> {
         let Some(mut root) = self.newest_root().await? else { return Ok(CleanReport::default()) };
+        refuse(&root, &quarantined(self.bucket.read_only(), self.domain).await?)?;
         let mut surveyed = self.survey(&root).await?;
         if surveyed.groups.is_empty() && !self.has_garbage(&root).await? {
             return Ok(CleanReport { held_back: surveyed.held_back(&root), ..CleanReport::default() });
@@ -94,6 +96,7 @@ impl Maintainer {
         self.owned().await?;
         let newest = self.newest_root().await?;
         if let Some(newest) = newest.filter(|newest| newest.key() != root.key()) {
+            refuse(&newest, &quarantined(self.bucket.read_only(), self.domain).await?)?;
             surveyed = self.survey(&newest).await?;
             root = newest;
         }
@@ -119,6 +122,7 @@ impl Maintainer {
         let Some(mut root) = newest_root(self.bucket.read_only(), self.domain).await? else {
             return Ok(CleanReport::default());
         };
+        refuse(&root, &quarantined(self.bucket.read_only(), self.domain).await?)?;
         root.retained = retained.or(root.retained);
         let surveyed = self.survey(&root).await?;
         let mut report = CleanReport { held_back: surveyed.held_back(&root), ..CleanReport::default() };
@@ -320,7 +324,7 @@ impl Maintainer {
     }
 
     /// Puts the ledger of our epoch: what a root says of the history up to the end of the last closed epoch. `None` if none is closed.
-    async fn put_ledger(&mut self, root: &Root) -> Result<Option<Ledger>> {
+    pub(crate) async fn put_ledger(&mut self, root: &Root) -> Result<Option<Ledger>> {
         let Some(closed) = closed_before(root) else { return Ok(None) };
         let mut parts: Vec<LedgerPart> = Vec::new();
         let mut last_time = TimeNs::default();
@@ -477,6 +481,7 @@ async fn reach(
         reached.reach.follow(ledger);
     }
     need_root(&mut reached.reach, tables, root).await?;
+    reached.reach.need(quarantined(bucket, root.domain).await?.into_iter().map(|held| held.object));
     let listed = bucket.list(KeyFamily::Volatile).await.map_err(|source| Error::store("list the pins", source))?;
     for key in listed.into_iter().filter_map(|(name, _)| name.parse::<ObjectKey>().ok()) {
         let ObjectKey::Pin { .. } = key else { continue };

@@ -27,6 +27,14 @@ pub enum Error {
         /// What the pass had begun with.
         base: ObjectKey,
     },
+    /// The index is not to be trusted, so nothing is deleted by it.
+    #[error("root {root} builds on {object}, which is in quarantine")]
+    Quarantined {
+        /// The newest root.
+        root: ObjectKey,
+        /// The root itself, or a table that it names.
+        object: ObjectKey,
+    },
     /// The domain needs something that this version does not know.
     #[error("the domain needs maintenance features {bits:#x} that this version does not know")]
     Features {
@@ -68,6 +76,7 @@ impl Error {
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Overtaken { .. } => ErrorKind::Retry,
             Self::Features { .. } => ErrorKind::FixRequest,
+            Self::Quarantined { .. } => ErrorKind::DataLoss,
             Self::Store { source, .. } => source.kind(),
             Self::Format { source, .. } => source.kind(),
             Self::History(source) => source.kind(),
@@ -80,6 +89,7 @@ impl Error {
             Self::NoDomain { .. } => Some("check the URL"),
             Self::Fenced { .. } => Some("one maintainer a domain is enough: let the newer one do the work"),
             Self::Features { .. } => Some("use the version of tidemark that the domain's appliance runs"),
+            Self::Quarantined { .. } => Some("make the index anew with `tidemark repair URL`"),
             Self::Store { source, .. } => source.hint(),
             Self::Format { key: ObjectKey::Index { .. } | ObjectKey::Root { .. }, .. } => {
                 Some("make the index anew with `tidemark index rebuild URL`")

@@ -17,15 +17,16 @@ mod images;
 mod maintainer;
 mod options;
 mod output;
+mod quarantine;
 mod retain;
 mod rewrite;
 mod source;
 mod status;
 
 pub use clean::CleanReport;
-pub use core::liveness::{Needed, Standing, Sweep, Tally, Usage};
 pub use error::{Error, Result};
 pub use maintainer::{From, Maintainer, PassReport};
 pub use options::MaintenanceOptions;
+pub use quarantine::quarantined;
 pub use retain::{RetentionPlan, retention_plan, wish};
 pub use status::{ImagesStatus, IndexStatus, LevelStatus, status};

@@ -147,6 +147,40 @@ impl Domain {
             .collect())
     }
 
+    /// Until which point some block of `extent` still is what a write of `from..=through` made it, if all that is known of what came
+    /// behind is right; `None`: at the newest point, too. So these are the points that a lost write spoils: `from` up to here.
+    ///
+    /// # Errors
+    /// As [`Self::versions`].
+    pub async fn shown_until(&self, disk: DiskId, extent: Extent, through: Lsn) -> Result<Option<Lsn>> {
+        let timeline = self.timeline();
+        let latest = timeline.latest().lsn;
+        let history = timeline.history_of(disk).ok_or(Error::NoDisk { disk, at: latest })?;
+        let mut later: Vec<(Lsn, Extent)> = Vec::new();
+        if let Some(index) = &timeline.index {
+            for group in index.groups(disk, extent, through, latest).await? {
+                let rows = rows_in(&group, disk, extent, through, latest);
+                later.extend(rows.map(|placed| (placed.row.lsn, placed.row.extent)));
+            }
+        }
+        for segment in timeline.log.segments.iter().filter(|segment| segment.last() > through) {
+            segment.head.index.for_each_overlapping(disk, extent, |placed| {
+                later.extend((placed.row.lsn > through).then_some((placed.row.lsn, placed.row.extent)));
+            });
+        }
+        let cut_off = history.shrinks(latest).map(|(lsn, end)| (lsn, Extent::new(end, u64::MAX - end)));
+        later.extend(cut_off.filter(|(lsn, _)| *lsn > through));
+        later.sort_unstable();
+        let mut left = vec![extent];
+        for (lsn, over) in later {
+            left = left.into_iter().flat_map(|part| without(part, over)).collect();
+            if left.is_empty() {
+                return Ok(lsn.get().checked_sub(1).map(Lsn::new));
+            }
+        }
+        Ok(None)
+    }
+
     /// The base objects that seed blocks of `extent`.
     async fn bases_of(&self, timeline: &Timeline, disk: DiskId, extent: Extent) -> Result<Vec<Arc<Segment>>> {
         let at = timeline.latest().lsn;
@@ -157,6 +191,16 @@ impl Domain {
         }
         Ok(bases)
     }
+}
+
+/// What is left of `extent` without the blocks of `over`.
+fn without(extent: Extent, over: Extent) -> impl Iterator<Item = Extent> {
+    let before = Extent::new(extent.start, over.start.min(extent.end()).saturating_sub(extent.start));
+    let start = over.end().clamp(extent.start, extent.end());
+    let behind = Extent::new(start, extent.end() - start);
+    // Where they share no block, all of it is left, once.
+    let parts = if extent.overlaps(over) { [before, behind] } else { [extent, Extent::new(extent.start, 0)] };
+    parts.into_iter().filter(|part| part.len > 0)
 }
 
 /// LSNs of versions of `block` in row groups of the index, ascending.

@@ -43,6 +43,11 @@ MUTANTS = {
     "D-5": ("gc/src/clean.rs", "reached.reach.pin(&pinned.through);", "", "tidemark-e2e:cleaning"),
     "D-6": ("gc/src/clean.rs", "let pin = Pin::decode(&bytes, root.domain).map_err(|source| Error::Format { key, source })?;",
             "let Ok(pin) = Pin::decode(&bytes, root.domain) else { continue };", "tidemark-e2e:cleaning"),
+    "Q-1": ("gc/src/clean.rs", "reached.reach.need(quarantined(bucket, root.domain).await?.into_iter().map(|held| held.object));", "",
+            "tidemark-e2e:scrub"),
+    "Q-2": ("gc/src/quarantine.rs", "Some(object) => Err(Error::Quarantined { root: root.key(), object }),", "Some(_) => Ok(()),",
+            "tidemark-e2e:scrub"),
+    "Q-3": ("tools/cli/src/commands/repair.rs", "if seen.insert(key)\n", "if seen.insert(key) && false\n", "tidemark-e2e:scrub"),
     "D-8": ("reader/src/domain.rs", "Ok(roots.newest(Some(root)).await?.filter(|newest| newest.key() != root.key()))", "Ok(None)",
             "tidemark-e2e:cleaning"),
 }

@@ -197,6 +197,14 @@ impl Appender {
         self.read.dispatch.put_mutable(&ObjectKey::RootCopy, body.into()).await
     }
 
+    /// Says that an object is in quarantine. It is said anew if it is found anew.
+    pub async fn put_quarantine(&self, key: &ObjectKey, body: impl Into<Pieces>) -> Result<()> {
+        if !matches!(key, ObjectKey::Quarantine { .. }) {
+            return Err(Error::NotAllowed { key: *key, right: "only records of quarantine are put here" });
+        }
+        self.read.dispatch.put_mutable(key, body.into()).await
+    }
+
     /// Tells the bucket how it is attached, where that is known without [`attach_probe`](crate::attach_probe).
     pub fn set_mode(&self, mode: StoreMode) {
         self.read.dispatch.record_mode(mode);

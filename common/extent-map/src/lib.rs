@@ -6,7 +6,10 @@
 //! `Unknown` too, so older data never shows through when the disk grows again.
 //!
 //! Invariants of a map: pieces are sorted, touch each other, start and end with the region, and none is empty.
+//! [`liveness`] says which versions any of several points needs.
 //! Not here: where the rows come from, and reading the bytes that a payload stands for.
+
+pub mod liveness;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -16,6 +16,9 @@ pub fn of(bytes: &[u8], expect: &Expect) -> Result<Json> {
         ObjectKey::Root { .. } => Ok(json!({ "root": fields(&Root::decode(bytes, expect)?.fields()) })),
         ObjectKey::Ledger { .. } => Ok(json!({ "ledger": fields(&Ledger::decode(bytes, expect)?.fields()) })),
         ObjectKey::Pin { .. } => Ok(json!({ "pin": fields(&Pin::decode(bytes, expect.domain)?.fields()) })),
+        ObjectKey::Quarantine { .. } => {
+            Ok(json!({ "quarantine": fields(&Quarantine::decode(bytes, expect)?.fields()) }))
+        }
         ObjectKey::Index { .. } => table(bytes, expect),
         ObjectKey::Retention => Ok(json!({ "retention": fields(&Retention::decode(bytes, expect.domain)?.fields()) })),
         ObjectKey::Hint => Ok(json!({ "hint": fields(&Hint::decode(bytes, expect.domain)?.fields()) })),
@@ -31,6 +34,7 @@ pub fn written_anew(bytes: &[u8], expect: &Expect) -> Result<Vec<u8>> {
         ObjectKey::Root { .. } => Root::decode(bytes, expect)?.encode()?,
         ObjectKey::Ledger { .. } => Ledger::decode(bytes, expect)?.encode()?,
         ObjectKey::Pin { .. } => Pin::decode(bytes, expect.domain)?.encode(),
+        ObjectKey::Quarantine { .. } => Quarantine::decode(bytes, expect)?.encode(),
         ObjectKey::Retention => Retention::decode(bytes, expect.domain)?.encode()?,
         ObjectKey::Hint => Hint::decode(bytes, expect.domain)?.encode(),
         ObjectKey::Log { .. } | ObjectKey::Base { .. } => {

@@ -61,6 +61,7 @@ impl Reach {
             | ObjectKey::RootCopy
             | ObjectKey::Retention
             | ObjectKey::Pin { .. }
+            | ObjectKey::Quarantine { .. }
             | ObjectKey::Probe { .. }
             | ObjectKey::Statistics { .. } => false,
         }

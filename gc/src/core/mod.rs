@@ -5,7 +5,8 @@
 pub(crate) mod compact;
 pub(crate) mod garbage;
 pub(crate) mod images;
-pub(crate) mod liveness;
 pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod retention;
+
+pub(crate) use tidemark_extent_map::liveness;

@@ -2,6 +2,7 @@
 //!
 //! Unlike the reader's walk it goes on past whatever is missing or damaged, and says which LSNs are lost by it.
 
+use super::index::{Known, NamedRoots, Truth};
 use super::object::{Checked, Head};
 use super::{Damage, DamagedBlocks, Found, VerifyReport};
 use crate::core::disks::Disks;
@@ -18,9 +19,21 @@ pub(super) struct Findings {
     /// Log segments and CUTs; `None` if not even the header can be read.
     log: BTreeMap<(Epoch, Seq), Option<Head>>,
     bases: BTreeMap<ObjectKey, Option<Head>>,
-    /// By epoch; `None` if it cannot be read.
-    ledgers: BTreeMap<Epoch, Option<Ledger>>,
+    /// By epoch; or why it cannot be read.
+    ledgers: BTreeMap<Epoch, Result<Ledger, String>>,
     hint: Option<Hint>,
+    named: NamedRoots,
+    /// The segments of the history that can be read, as they are met.
+    segments: Vec<Known>,
+}
+
+/// What stands for the older part of the history.
+enum Past {
+    /// Its own log.
+    Whole,
+    Ledger(Ledger),
+    /// A ledger that cannot be read. Older ones name what may be gone, so there is no other.
+    Unknown,
 }
 
 /// Where the chain stands.
@@ -39,7 +52,7 @@ impl Findings {
     /// Takes in one object.
     pub(super) fn take(&mut self, key: ObjectKey, found: Found, report: &mut VerifyReport) {
         let damage = |report: &mut VerifyReport, what: String| {
-            report.damage.push(Damage { object: key.to_string(), what, lsns: None, blocks: Vec::new() });
+            report.damage.push(Damage::of(key, what));
         };
         match (key, found) {
             (ObjectKey::Claim { role, epoch }, Found::Claim(claim)) => {
@@ -50,10 +63,9 @@ impl Findings {
                 damage(report, what);
             }
             (ObjectKey::Ledger { epoch }, Found::Damaged(what)) => {
-                self.ledgers.insert(epoch, None);
-                damage(report, what);
+                self.ledgers.insert(epoch, Err(what));
             }
-            (_, Found::Ledger(ledger)) => drop(self.ledgers.insert(ledger.epoch, Some(*ledger))),
+            (_, Found::Ledger(ledger)) => drop(self.ledgers.insert(ledger.epoch, Ok(*ledger))),
             (_, Found::Damaged(what)) => damage(report, what),
             (_, Found::Gone) => damage(report, "the store lists it but does not have it".into()),
             (_, Found::Segment(checked)) => {
@@ -73,23 +85,28 @@ impl Findings {
                 }
             }
             (_, Found::Hint(hint)) => self.hint = Some(hint),
+            (_, Found::Pin(pin)) => self.named.pins.push(pin),
+            (_, Found::RootCopy(key)) => self.named.copied = Some(key),
             (_, Found::Other) => report.unreferenced.push(key.to_string()),
-            (_, Found::Claim(_) | Found::Derived) => {}
+            (_, Found::Claim(_) | Found::Derived | Found::Advisory) => {}
         }
     }
 
-    /// Judges them all.
-    pub(super) fn judge(mut self, report: &mut VerifyReport) {
-        self.judge_claims(report);
+    /// Judges them all. What the index has to agree with is left, and what names roots.
+    pub(super) fn judge(mut self, report: &mut VerifyReport) -> (Truth, NamedRoots) {
+        self.judge_claims(Role::Writer, report);
+        self.judge_claims(Role::Maintenance, report);
         let mut place = Place::default();
-        let ledger = self.newest_ledger(report);
-        if let Some(ledger) = &ledger {
-            self.judge_ledger(ledger, &mut place, report);
+        let past = self.newest_ledger(report);
+        match &past {
+            Past::Whole => {}
+            Past::Ledger(ledger) => self.judge_ledger(ledger, &mut place, report),
+            Past::Unknown => place.events_lost = true,
         }
-        let chain = self.chain(ledger.as_ref(), report);
+        let chain = self.chain(&past, report);
         for (i, (epoch, tail)) in chain.iter().enumerate() {
             let newest = i + 1 == chain.len();
-            let is_first = i == 0 && ledger.is_none();
+            let is_first = i == 0 && matches!(past, Past::Whole);
             self.judge_cut(*epoch, is_first, &mut place, report);
             let last = match tail {
                 Some(tail) => tail.seq,
@@ -104,24 +121,37 @@ impl Findings {
         if place.last > Lsn::ZERO {
             report.lsns = Some((Lsn::new(1), place.last));
         }
+        let ledger = match past {
+            Past::Ledger(ledger) => Some(ledger),
+            Past::Whole => None,
+            // Nobody can say what belonged to it.
+            Past::Unknown => {
+                self.log.clear();
+                self.bases.clear();
+                None
+            }
+        };
         self.judge_bases(&place, report);
         // What has not been taken out by now belongs to no chain.
         report
             .unreferenced
             .extend(self.log.keys().map(|(epoch, seq)| ObjectKey::Log { epoch: *epoch, seq: *seq }.to_string()));
         report.unreferenced.extend(self.bases.keys().map(ObjectKey::to_string));
+        (Truth { segments: self.segments, ledger, last: place.last }, self.named)
     }
 
-    /// The ledger that counts. If it is damaged there is no other: older ones name what may be gone.
-    fn newest_ledger(&mut self, report: &mut VerifyReport) -> Option<Ledger> {
-        let (epoch, newest) = self.ledgers.pop_last()?;
+    /// The ledger that counts.
+    fn newest_ledger(&mut self, report: &mut VerifyReport) -> Past {
+        let Some((epoch, newest)) = self.ledgers.pop_last() else { return Past::Whole };
         let older = std::mem::take(&mut self.ledgers).into_keys().map(|epoch| ObjectKey::Ledger { epoch });
         report.unreferenced.extend(older.map(|key| key.to_string()));
-        if !self.claims.contains_key(&(Role::Maintenance, epoch)) {
-            let key = ObjectKey::maintenance_claim(epoch);
-            report.damage.push(missing(key, "claims are never deleted, and this epoch has a ledger", None));
-        }
-        newest
+        newest.map_or_else(
+            |what| {
+                report.damage.push(Damage::of(ObjectKey::Ledger { epoch }, what));
+                Past::Unknown
+            },
+            Past::Ledger,
+        )
     }
 
     /// Judges the part of the history that a ledger describes.
@@ -147,7 +177,8 @@ impl Findings {
                             report.damage.push(Damage { object: key.to_string(), what, lsns: lost, blocks: vec![] });
                         }
                         self.judge_link(key, &head, place, report);
-                        found_hash = Some(head.header.header_hash);
+                        found_hash = Some((head.header.header_hash, head.header.last_lsn));
+                        self.segments.push(Known { key, head });
                     }
                     found => {
                         if found.is_none() {
@@ -159,10 +190,12 @@ impl Findings {
                     }
                 }
             }
-            if found_hash.is_some_and(|found| found != part.header_hash) {
-                let (object, what) =
-                    (part.last_key().to_string(), "the ledger knows it by another header hash".to_owned());
-                report.damage.push(Damage { object, what, lsns: None, blocks: vec![] });
+            if found_hash.is_some_and(|(found, _)| found != part.header_hash) {
+                report.damage.push(Damage::of(part.last_key(), "the ledger knows it by another header hash"));
+            }
+            if let Some((_, last)) = found_hash.filter(|(_, last)| *last != part.last_lsn) {
+                let what = format!("it ends at lsn {last}, the ledger says lsn {}", part.last_lsn);
+                report.damage.push(Damage::of(part.last_key(), what));
             }
             place.last = part.last_lsn;
         }
@@ -171,15 +204,18 @@ impl Findings {
         // Segments of epochs that are closed and that the ledger does not name are waiting to be deleted.
     }
 
-    fn judge_claims(&self, report: &mut VerifyReport) {
-        let mut epochs: BTreeSet<u64> = self.log.keys().map(|(epoch, _)| epoch.get()).collect();
-        epochs.extend(self.claims.keys().filter(|(role, _)| *role == Role::Writer).map(|(_, epoch)| epoch.get()));
+    fn judge_claims(&self, role: Role, report: &mut VerifyReport) {
+        let mut epochs: BTreeSet<u64> = match role {
+            Role::Writer => self.log.keys().map(|(epoch, _)| epoch.get()).collect(),
+            Role::Maintenance => self.ledgers.keys().map(|epoch| epoch.get()).collect(),
+        };
+        epochs.extend(self.claims.keys().filter(|(of, _)| *of == role).map(|(_, epoch)| epoch.get()));
         let mut next = 1;
         for epoch in epochs {
-            let claimed = self.claims.contains_key(&(Role::Writer, Epoch::new(epoch)));
+            let claimed = self.claims.contains_key(&(role, Epoch::new(epoch)));
             // A wrong number can be far away; the first few that lack say enough.
             for number in (next..epoch).take(MISSING_CLAIMS_MAX).chain((!claimed).then_some(epoch)) {
-                let key = ObjectKey::writer_claim(Epoch::new(number));
+                let key = ObjectKey::Claim { role, epoch: Epoch::new(number) };
                 report.damage.push(missing(
                     key,
                     "claims are never deleted, and this epoch or a later one exists",
@@ -192,18 +228,23 @@ impl Findings {
 
     /// The epochs of the log, oldest first, each with the tail that its successor names; `None` for the newest, and where
     /// a damaged CUT hides it.
-    fn chain(&self, ledger: Option<&Ledger>, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
+    fn chain(&self, past: &Past, report: &mut VerifyReport) -> Vec<(Epoch, Option<Tail>)> {
         let mut chain = Vec::new();
         // Nothing of an epoch is written in front of its CUT, so the newest epoch with any object must have one.
         let Some(mut epoch) = self.log.keys().map(|(epoch, _)| *epoch).max() else { return chain };
         let mut tail = None;
         // What a ledger covers has been judged by it.
-        let covered = ledger.map_or(Epoch::new(0), |ledger| ledger.through.epoch);
+        let covered = match past {
+            Past::Whole => Epoch::new(0),
+            Past::Ledger(ledger) => ledger.through.epoch,
+            // At most all that a CUT has closed.
+            Past::Unknown => self.log.keys().map(|(e, _)| *e).filter(|e| *e < epoch).max().unwrap_or_default(),
+        };
         while epoch > covered {
             chain.push((epoch, tail));
             let cut = self.log.get(&(epoch, Seq::new(0))).and_then(Option::as_ref).and_then(|head| head.cut.as_ref());
             match cut.map(|cut| cut.predecessor) {
-                Some(None) if ledger.is_some() => {
+                Some(None) if !matches!(past, Past::Whole) => {
                     let what = "it continues nothing, though a ledger describes what came before".to_owned();
                     let object = ObjectKey::cut(epoch).to_string();
                     report.damage.push(Damage { object, what, lsns: None, blocks: Vec::new() });
@@ -297,7 +338,10 @@ impl Findings {
             let seq = Seq::new(number);
             let key = ObjectKey::Log { epoch, seq };
             match self.log.remove(&(epoch, seq)) {
-                Some(Some(head)) => self.judge_link(key, &head, place, report),
+                Some(Some(head)) => {
+                    self.judge_link(key, &head, place, report);
+                    self.segments.push(Known { key, head });
+                }
                 found => {
                     let lost = self.lost_lsns(epoch, seq, last, place.last);
                     if found.is_none() {
@@ -437,6 +481,6 @@ fn lsns_of(head: &Head) -> Option<(Lsn, Lsn)> {
     (head.cut.is_none() && header.first_lsn <= header.last_lsn).then_some((header.first_lsn, header.last_lsn))
 }
 
-fn missing(key: ObjectKey, why: &str, lsns: Option<(Lsn, Lsn)>) -> Damage {
+pub(super) fn missing(key: ObjectKey, why: &str, lsns: Option<(Lsn, Lsn)>) -> Damage {
     Damage { object: key.to_string(), what: format!("it is missing: {why}"), lsns, blocks: Vec::new() }
 }

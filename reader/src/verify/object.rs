@@ -1,13 +1,16 @@
 //! Checks one segment by itself: header, sections, length, frames, every LSN.
 
+use super::print::Print;
 use super::{DamagedBlocks, Sample};
 use crate::frames::decode;
 use bytes::{Bytes, BytesMut};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tidemark_bucket::{Error, ReadOnly};
 use tidemark_format::{
-    BLOCK_BYTES, ErrorKind, Expect, Extent, HEADER_BYTES, OBJECT_BYTES_MAX, RowKind, SegmentHead, SegmentHeader,
+    BLOCK_BYTES, ErrorKind, Event, Expect, Extent, HEADER_BYTES, OBJECT_BYTES_MAX, PackedTimes, RowKind, SegmentHead,
+    SegmentHeader, TimeNs,
 };
-use tidemark_history::Segment;
+use tidemark_history::{Segment, time_in};
 
 /// Bytes that are read at a time.
 pub(super) const RANGE_BYTES: u64 = 16 << 20;
@@ -34,8 +37,28 @@ pub(super) struct Head {
     pub(super) header: SegmentHeader,
     /// False if what follows the header is damaged: then it is only known which LSNs are lost.
     pub(super) readable: bool,
-    pub(super) events: Vec<tidemark_format::Event>,
+    pub(super) events: Vec<Event>,
+    /// When each of them happened.
+    pub(super) event_times: Vec<TimeNs>,
     pub(super) cut: Option<tidemark_format::Cut>,
+    /// Of its rows.
+    pub(super) print: Print,
+    /// A hash of its steps of time.
+    pub(super) times: u64,
+}
+
+impl Head {
+    fn of(header: SegmentHeader, readable: bool) -> Self {
+        let (events, event_times, cut) = (Vec::new(), Vec::new(), None);
+        Self { header, readable, events, event_times, cut, print: Print::default(), times: 0 }
+    }
+}
+
+/// A hash of steps of time.
+pub(super) fn hash_of(times: &PackedTimes) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    times.iter().for_each(|step| (step.lsn, step.time).hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Something wrong within one object.
@@ -130,7 +153,7 @@ pub(super) async fn check(
             // The header is whole, so the chain can go on past the object; everything in it is lost.
             let mut checked = Checked::broken(error.to_string(), stream.bytes);
             if header.identity.key() == expect.key && header.identity.domain == expect.domain {
-                checked.head = Some(Head { header, readable: false, events: Vec::new(), cut: None });
+                checked.head = Some(Head::of(header, false));
             }
             return Ok(checked);
         }
@@ -168,8 +191,14 @@ pub(super) async fn check(
         checked.problem(format!("it ends before the {len} bytes that the store lists"));
     }
     checked.bytes = stream.bytes;
-    let SegmentHead { header, events, cut, .. } = segment.head;
-    checked.head = Some(Head { header, readable: true, events, cut });
+    let mut known = Head::of(segment.head.header.clone(), true);
+    known.event_times = segment.head.events.iter().map(|event| time_in(&segment.head, event.lsn)).collect();
+    let kind = segment.head.header.identity.kind;
+    segment.head.index.iter().for_each(|placed| known.print.add(&placed, kind));
+    known.times = segment.head.times.as_ref().map_or(0, hash_of);
+    let SegmentHead { events, cut, .. } = segment.head;
+    (known.events, known.cut) = (events, cut);
+    checked.head = Some(known);
     Ok(checked)
 }
 

@@ -37,12 +37,13 @@ impl Sample {
         ((1.0 - confidence).ln() / (-self.share).ln_1p()).ceil().max(1.0) as u64
     }
 
-    /// Whether it has a frame of the object at `key`.
+    /// Whether it has a frame, or a row group, of the object at `key`.
     pub(super) fn has(&self, key: &ObjectKey, frame: usize) -> bool {
         let (kind, epoch, seq) = match *key {
             ObjectKey::Log { epoch, seq } => (0, epoch, seq),
             ObjectKey::Base { role: Role::Writer, epoch, seq } => (1, epoch, seq),
             ObjectKey::Base { role: Role::Maintenance, epoch, seq } => (2, epoch, seq),
+            ObjectKey::Index { epoch, seq } => (3, epoch, seq),
             _ => return true,
         };
         let name = [kind, epoch.get(), seq.get(), frame as u64];

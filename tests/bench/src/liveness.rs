@@ -4,8 +4,8 @@ use crate::corpus::Random;
 use crate::report::{Goal, Report};
 use anyhow::Result;
 use tidemark_env::Clock;
+use tidemark_extent_map::liveness::{Sweep, Tally};
 use tidemark_format::{DiskId, Extent, Lsn, Mark, PlacedRow, Retained, Row, RowKind, TimeNs};
-use tidemark_gc::{Sweep, Tally};
 
 /// What is measured.
 pub(crate) struct Options {

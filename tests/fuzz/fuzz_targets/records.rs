@@ -1,4 +1,4 @@
-//! Claims, hints, roots, ledgers and pins: as they come, and with the input as the body of a right envelope.
+//! Claims, hints, roots, ledgers, pins and records of quarantine: as they come, and with the input as the body of a right envelope.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tidemark_format::*;
@@ -6,7 +6,7 @@ use tidemark_fuzz::{bounded, forge};
 
 fuzz_target!(|bytes: &[u8]| {
     let body = bytes.get(48..).unwrap_or(bytes);
-    let forged = [1, 2, 3, 5, 6].map(|kind| forge::record(kind, 1, body));
+    let forged = [1, 2, 3, 5, 6, 7].map(|kind| forge::record(kind, 1, body));
     for object in [bytes.to_vec()].into_iter().chain(forged) {
         let mut domain = DomainId::new([7; 16]);
         // An object that decodes for another domain tells which: ask again as that domain.
@@ -32,6 +32,20 @@ fuzz_target!(|bytes: &[u8]| {
             match bounded(object.len(), || Pin::decode(&object, domain)) {
                 Err(FormatError::WrongDomain { found, .. }) => domain = found,
                 Ok(pin) => assert_eq!(Pin::decode(&pin.encode(), domain), Ok(pin)),
+                Err(_) => break,
+            }
+        }
+        let mut expect = Expect { domain, key: ObjectKey::Hint.quarantine() };
+        for _ in 0..3 {
+            match bounded(object.len(), || Quarantine::decode(&object, &expect)) {
+                Err(FormatError::WrongDomain { found, .. }) => expect.domain = found,
+                Err(FormatError::Misplaced { found, .. }) => {
+                    expect.key = found.parse().expect("a record of quarantine names its key")
+                }
+                Ok(found) => {
+                    assert_eq!(Quarantine::decode(&found.encode(), &expect), Ok(found));
+                    break;
+                }
                 Err(_) => break,
             }
         }

@@ -11,8 +11,8 @@ use std::fmt::Write;
 use tidemark_bucket::ReadOnly;
 use tidemark_format::fields::{Fields, Value};
 use tidemark_format::{
-    Claim, Expect, Genesis, Hint, KeyFamily, Ledger, ObjectKey, Pin, Retention, Root, SegmentHead, SegmentHeader,
-    TableFooter, TableRef,
+    Claim, Expect, Genesis, Hint, KeyFamily, Ledger, ObjectKey, Pin, Quarantine, Retention, Root, SegmentHead,
+    SegmentHeader, TableFooter, TableRef,
 };
 use tidemark_reader::TimeText;
 
@@ -104,6 +104,10 @@ async fn object(bucket: &ReadOnly, key: ObjectKey, rows: bool) -> anyhow::Result
         ObjectKey::Pin { .. } => {
             let pin = Pin::decode(&bucket.get(&key).await?, genesis.domain)?;
             json!({ "kind": "pin", "fields": fields(&pin.fields()), "until": TimeText(pin.until).to_string() })
+        }
+        ObjectKey::Quarantine { .. } => {
+            let found = Quarantine::decode(&bucket.get(&key).await?, &expect)?;
+            json!({ "kind": "quarantine", "fields": fields(&found.fields()) })
         }
         ObjectKey::Index { .. } => table(&bucket.get(&key).await?, &expect)?,
         ObjectKey::Probe { .. } => json!({ "kind": "probe", "bytes": bucket.get(&key).await?.len() }),

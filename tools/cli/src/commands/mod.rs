@@ -17,6 +17,7 @@ mod pins;
 mod plan;
 mod points;
 mod recover;
+mod repair;
 mod retention;
 mod runbook;
 mod stats;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Export(export::ExportArgs),
     /// Check every hash, chain and position in a bucket
     Verify(verify::VerifyArgs),
+    /// Make what is derived anew, and say which points damage has spoiled
+    Repair(repair::RepairArgs),
     /// Show any object of a bucket, or what there is
     Inspect(inspect::InspectArgs),
     /// List every version of one block of a disk
@@ -104,6 +107,7 @@ pub(crate) async fn run(command: Command, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Mount(args) => mount::run(args, ui).await,
         Command::Export(args) => export::run(args, ui).await,
         Command::Verify(args) => verify::run(args, ui).await,
+        Command::Repair(args) => repair::run(args, ui).await,
         Command::Inspect(args) => inspect::run(args, ui).await,
         Command::Explain(args) => explain::run(args, ui).await,
         Command::Diff(args) => diff::run(args, ui).await,

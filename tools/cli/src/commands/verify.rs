@@ -9,8 +9,9 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use tidemark_bucket::Bucket;
 use tidemark_env::Env;
-use tidemark_format::DiskId;
+use tidemark_format::{DiskId, KeyFamily, Lsn};
 use tidemark_reader::{Damage, ReaderOptions, Sample, VerifyProgress, verify, verify_sample};
 
 /// A request that reads on in an object brings so much.
@@ -19,6 +20,9 @@ const RANGE_BYTES: u64 = 16 << 20;
 /// Check every hash, chain and position in a bucket
 ///
 /// Reads every object once. Damage is named as disk, byte range and interval of LSNs. Exits 13 if there is any.
+///
+/// The index is compared with the log that it was made from: every row, event and counter. Where they disagree it is the index that is
+/// wrong; nothing is lost, and `tidemark repair` mends it.
 ///
 /// With --sample reads all that names data, but of the data itself only such a share of frames, each with the same chance: a cheap
 /// check for every day. It says how much damage it cannot miss. Each run looks at other frames, unless --seed repeats one.
@@ -54,10 +58,15 @@ struct Report {
     sample: Option<SampleReport>,
     rows: u64,
     events: u64,
+    tables: u64,
+    /// Rows of those. They were compared with the log, unless a sample left some out.
+    table_rows: u64,
     first_lsn: Option<u64>,
     last_lsn: Option<u64>,
+    /// `None`: there is no index, or none that can be read.
+    indexed_through_lsn: Option<u64>,
     damage: Vec<DamageReport>,
-    /// Keys that nothing refers to: left by a crash, harmless.
+    /// Keys that nothing refers to: superseded, or left by a crash. Harmless.
     unreferenced: Vec<String>,
 }
 
@@ -71,13 +80,15 @@ struct SampleReport {
 }
 
 #[derive(Debug, Serialize)]
-struct DamageReport {
-    object: String,
-    what: String,
+pub(super) struct DamageReport {
+    pub(super) object: String,
+    pub(super) what: String,
+    /// True if only the index is concerned, which can be made anew.
+    index: bool,
     /// LSNs that the object holds or must have held, as far as that is known.
     first_lsn: Option<u64>,
     last_lsn: Option<u64>,
-    /// The bytes that are lost, as far as that is known.
+    /// The bytes that are lost, or that the index is wrong about, as far as that is known.
     ranges: Vec<RangeReport>,
 }
 
@@ -119,15 +130,7 @@ pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         () = interrupted() => return Err(Refused::interrupted("stopped; nothing is known of the rest").into()),
     };
     drop(bar);
-    // Names make the report readable; a damaged domain may not have any.
-    let names = match open_domain(&bucket, options).await {
-        Ok(domain) => {
-            let timeline = domain.timeline();
-            let disks = timeline.disks_at(timeline.latest().lsn).into_iter();
-            disks.map(|disk| (disk.id, format!("{}/{}", disk.vm, disk.name))).collect()
-        }
-        Err(_) => BTreeMap::new(),
-    };
+    let names = disk_names(&bucket).await;
     let report = Report {
         location: bucket.location(),
         intact: verified.is_clean(),
@@ -142,8 +145,11 @@ pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         }),
         rows: verified.rows,
         events: verified.events,
+        tables: verified.tables,
+        table_rows: verified.table_rows,
         first_lsn: verified.lsns.map(|(first, _)| first.get()),
         last_lsn: verified.lsns.map(|(_, last)| last.get()),
+        indexed_through_lsn: verified.indexed_through.map(Lsn::get),
         damage: verified.damage.iter().map(|damage| damage_report(damage, &names)).collect(),
         unreferenced: verified.unreferenced,
     };
@@ -151,7 +157,18 @@ pub(crate) async fn run(args: VerifyArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     Ok(if report.intact { Outcome::Done } else { Outcome::Corrupt })
 }
 
-fn damage_report(damage: &Damage, names: &BTreeMap<DiskId, String>) -> DamageReport {
+/// Names make a report readable; a damaged domain may not have any.
+pub(super) async fn disk_names(bucket: &Bucket) -> BTreeMap<DiskId, String> {
+    match open_domain(bucket, ReaderOptions::default()).await {
+        Ok(domain) => {
+            let disks = domain.timeline().all_disks().into_iter();
+            disks.map(|disk| (disk.id, format!("{}/{}", disk.vm, disk.name))).collect()
+        }
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+pub(super) fn damage_report(damage: &Damage, names: &BTreeMap<DiskId, String>) -> DamageReport {
     let ranges = damage.blocks.iter().map(|lost| RangeReport {
         disk: names.get(&lost.disk).cloned().unwrap_or_else(|| format!("#{}", lost.disk)),
         disk_id: lost.disk.get(),
@@ -163,6 +180,7 @@ fn damage_report(damage: &Damage, names: &BTreeMap<DiskId, String>) -> DamageRep
     DamageReport {
         object: damage.object.clone(),
         what: damage.what.clone(),
+        index: damage.is_of_index(),
         first_lsn: damage.lsns.map(|(first, _)| first.get()),
         last_lsn: damage.lsns.map(|(_, last)| last.get()),
         ranges: ranges.collect(),
@@ -180,21 +198,35 @@ fn in_text(report: &Report) -> String {
         line(format!("damaged  {}{lsns}: {}", damage.object, damage.what));
         for range in &damage.ranges {
             let RangeReport { disk, offset_bytes, len_bytes, first_lsn, last_lsn, .. } = range;
+            let what = if damage.index { "concerns" } else { "lost" };
             line(format!(
-                "         lost: {disk} bytes {offset_bytes}+{len_bytes} as written at lsn {first_lsn}..{last_lsn}"
+                "         {what}: {disk} bytes {offset_bytes}+{len_bytes} as written at lsn {first_lsn}..{last_lsn}"
             ));
         }
     }
-    let (probes, unused): (Vec<_>, Vec<_>) = report.unreferenced.iter().partition(|key| key.starts_with("v/probe/"));
-    for key in unused {
+    // There are many of these, and nobody has to do anything about one of them.
+    let heaps = [
+        ("v/probe/", "left by tests of the store"),
+        (KeyFamily::Root.prefix(), "superseded"),
+        (KeyFamily::Index.prefix(), "superseded"),
+        (KeyFamily::Ledger.prefix(), "superseded"),
+    ];
+    for key in report.unreferenced.iter().filter(|key| !heaps.iter().any(|(prefix, _)| key.starts_with(prefix))) {
         line(format!("unused   {key}: nothing refers to it (left by a crash; harmless)"));
     }
-    if !probes.is_empty() {
-        line(format!("unused   {} objects below v/probe/, left by tests of the store (harmless)", probes.len()));
+    for (prefix, why) in heaps {
+        let count = report.unreferenced.iter().filter(|key| key.starts_with(prefix)).count();
+        if count > 0 {
+            line(format!("unused   {count} objects below {prefix}, {why} (harmless)"));
+        }
     }
     let Report { objects, bytes, frames, rows, events, .. } = report;
     let size = indicatif::HumanBytes(*bytes);
     line(format!("checked {objects} objects ({size}): {frames} frames, {rows} rows, {events} events"));
+    if let Some(through) = report.indexed_through_lsn {
+        let Report { tables, table_rows, .. } = report;
+        line(format!("index: {tables} tables, {table_rows} rows, through lsn {through}"));
+    }
     if let Some(SampleReport { share, seed, frames_total, finds_damaged_frames }) = &report.sample {
         line(format!("sample: {frames} of {frames_total} frames ({}%), --seed {seed}", share * 100.0));
         line(format!("        damage of {finds_damaged_frames} frames or more is found with 99 % certainty"));

@@ -89,6 +89,15 @@ pub(super) fn all() -> Vec<Vector> {
         owner: "tidemark mount".into(),
     };
     all.push(good("pin", "a root that somebody reads by", &[], ObjectKey::Pin { nonce: [7; 16] }, &pin.encode(), true));
+    let quarantine = Quarantine {
+        domain: domain(),
+        object: ObjectKey::Log { epoch: EPOCH, seq: Seq::new(9) },
+        hash: [0x5a; 32],
+        len: 4711,
+        why: "its header hash differs".into(),
+    };
+    let about = "a segment that was found damaged";
+    all.push(good("quarantine", about, &["Q-1"], quarantine.key(), &quarantine.encode(), true));
     all.extend(bad_ledgers(&ledger));
 
     let mut bad = |name: &str, about: &str, rules: &[&'static str], expect, bytes: Vec<u8>, error| {

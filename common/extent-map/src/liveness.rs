@@ -13,7 +13,7 @@
 //! counts as needed. Memory: the versions up to the horizon that hold the current block and show at it or further on, at most
 //! one a span if rows are alike, however often a block was written; one number a span; and [`PENDING_MAX`] pieces.
 //! Time: a row costs O(log) of these.
-//! Not here: which points are retained ([`super::retention`]), where rows come from, and what is done about what is not needed.
+//! Not here: which points are retained, where rows come from, and what is done about what is not needed.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
