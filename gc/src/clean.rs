@@ -6,7 +6,7 @@
 //! Memory: for each segment up to the horizon some 100 bytes, for each object of the bucket its key, and what
 //! [`crate::MaintenanceOptions::rows_held_max`] and [`crate::rewrite`] say.
 
-use crate::core::compact::{Survey, choose};
+use crate::core::compact::{Survey, choose, usage_of};
 use crate::core::garbage::Reach;
 use crate::core::liveness::{Needed, Standing};
 use crate::core::plan::{Run, runs};
@@ -21,18 +21,24 @@ use futures::stream::{self, StreamExt};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
-use tidemark_bucket::{Deleter, ReadOnly};
+use tidemark_bucket::{Deleter, MeterSnapshot, Op, ReadOnly};
 use tidemark_format::{
     DiskId, Epoch, ErrorKind, EventBody, EventRow, Expect, KeyFamily, Ledger, LedgerPart, Lsn, ObjectKey, Pin,
     PlacedRow, Retained, Role, Root, RowKind, SegmentIdentity, SegmentKind, SegmentRow, TableKind, TableRef, Through,
     TimeNs,
 };
 use tidemark_history::Tables;
+use tidemark_prices::{Requests, Usage};
 
 /// Deletions that are under way at a time.
 const DELETES_AT_A_TIME: usize = 16;
 /// Rows are dropped from the tables of a run if so many percent of them are needed by no point.
 const DEAD_ROWS_PERCENT_MIN: u64 = 50;
+
+/// Rows of a row group of a table of rows.
+const GROUP_ROWS: u64 = 8192;
+/// Listings of a pass that deletes.
+const LISTS: u64 = 5 + 2 * 2;
 
 /// What cleaning did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,10 +61,32 @@ pub struct CleanReport {
     pub deleted_bytes: u64,
     /// Objects that the store would not delete yet: they are locked.
     pub locked: u64,
+    /// What it asked of the store; of a plan: as estimated, without what the next pass indexes.
+    pub usage: Usage,
     /// Pins that were honoured.
     pub pins: u64,
     /// Why older data cannot be cleaned though points were dropped, if so.
     pub held_back: Option<&'static str>,
+}
+
+fn add_usage(sum: &mut Usage, more: &Usage) {
+    let (to, of) = (&mut sum.requests, more.requests);
+    *to = Requests {
+        put: to.put + of.put,
+        get: to.get + of.get,
+        list: to.list + of.list,
+        delete: to.delete + of.delete,
+        head: to.head + of.head,
+    };
+    sum.read_bytes += more.read_bytes;
+}
+
+fn usage_since(now: &MeterSnapshot, before: &MeterSnapshot) -> Usage {
+    let asked = now.since(before);
+    let count = |op| asked.total(op).requests;
+    let (put, get, list) = (count(Op::Put), count(Op::Get), count(Op::List));
+    let requests = Requests { put, get, list, delete: count(Op::Delete), head: count(Op::Head) };
+    Usage { requests, read_bytes: asked.total(Op::Get).bytes }
 }
 
 /// What of the history is needed, segment by segment.
@@ -84,6 +112,7 @@ impl Maintainer {
     /// # Errors
     /// `Fenced` once a newer maintainer has claimed; damage of the log, the index or a pin: then nothing was deleted; store errors.
     pub async fn clean(&mut self, deleter: &Deleter, mut progress: impl FnMut(&CleanReport)) -> Result<CleanReport> {
+        let before = self.bucket.meter().snapshot();
         let Some(mut root) = self.newest_root().await? else { return Ok(CleanReport::default()) };
         refuse(&root, &quarantined(self.bucket.read_only(), self.domain).await?)?;
         let mut surveyed = self.survey(&root).await?;
@@ -104,13 +133,14 @@ impl Maintainer {
         let root = self.rewrite(root, surveyed, &mut report, &mut progress).await?;
         //= SPEC.md#deleting
         //# D-2
-        let before = self.roots.newest_ledger().await?;
-        let ledger = if report.compacts > 0 || before.is_some() { self.put_ledger(&root).await? } else { None };
+        let has_ledger = self.roots.newest_ledger().await?.is_some();
+        let ledger = if report.compacts > 0 || has_ledger { self.put_ledger(&root).await? } else { None };
         let root = self.publish(root, &mut PassReport::default()).await?;
         // It was seen there that nobody newer has claimed: only now are the pins listed.
         let reach = self.reach(root.epoch, &root, ledger.as_ref()).await?;
         report.pins = reach.pins;
         delete(deleter, &reach, &mut report, &mut progress).await?;
+        report.usage = usage_since(&self.bucket.meter().snapshot(), &before);
         Ok(report)
     }
 
@@ -132,6 +162,7 @@ impl Maintainer {
             report.replaced += group.len() as u64;
             report.replaced_bytes += group.iter().map(|survey| survey.bytes).sum::<u64>();
             report.written_bytes += group.iter().map(Survey::live_bytes).sum::<u64>();
+            add_usage(&mut report.usage, &usage_of(group));
         }
         report.fetched_bytes = report.written_bytes;
         report.rows_dropped = surveyed.droppable(&root).iter().map(|(_, rows)| rows).sum();
@@ -142,8 +173,22 @@ impl Maintainer {
             report.deleted += 1;
             report.deleted_bytes += bytes;
         }
+        report.usage.requests.delete += report.deleted;
         report.deleted += report.replaced;
         report.deleted_bytes += report.replaced_bytes;
+        if report.deleted > 0 {
+            // A claim, a ledger, a root and its copy; each family of keys once, and pins and quarantine before it and behind.
+            report.usage.requests.put += 4;
+            report.usage.requests.list += LISTS;
+            // To see what is needed, all tables of rows are read: once, and once more for what is gathered.
+            let sweeps = if surveyed.groups.is_empty() { 1 } else { 2 };
+            let tables = root.tables_of(TableKind::Rows);
+            let (groups, bytes) = tables.fold((0, 0), |(groups, bytes), table| {
+                (groups + table.rows.div_ceil(GROUP_ROWS) + 1, bytes + table.len)
+            });
+            report.usage.requests.get += sweeps * groups;
+            report.usage.read_bytes += sweeps * bytes;
+        }
         Ok(report)
     }
 
@@ -206,11 +251,13 @@ impl Maintainer {
         let mut left = surveyed.groups.as_slice();
         let mut drop_from: Vec<usize> = droppable.iter().map(|(run, _)| *run).collect();
         while !left.is_empty() || !drop_from.is_empty() {
-            // As many groups as fit into memory, the first one in any case; what one sweep can show is gathered in one.
-            let mut rows = 0;
+            // As many groups as fit into memory, the first one in any case; what one sweep can show, in the order of LSNs, is gathered in one.
+            let (mut rows, mut end) = (0, 0);
             let fits = left.iter().take_while(|group| {
                 rows += surveyed.segments[(*group).clone()].iter().map(|survey| survey.needed_rows).sum::<u64>();
-                rows <= self.options.rows_held_max
+                let ascends = end <= group.start;
+                end = group.end;
+                ascends && rows <= self.options.rows_held_max
             });
             let (now, later) = left.split_at(fits.count().max(1).min(left.len()));
             let mut needed: Vec<Vec<PlacedRow>> = vec![Vec::new(); now.len()];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use tidemark_history::HeadOptions;
+use tidemark_prices::Sheet;
 
 /// How large things get, and how much is done at a time.
 #[derive(Clone, Debug)]
@@ -24,6 +25,11 @@ pub struct MaintenanceOptions {
     pub heads_held_max: u64,
     /// Segments are rewritten if so many percent of their data are needed by no point. 1 to 100.
     pub dead_percent_min: u64,
+    /// What the store charges.
+    pub prices: Sheet,
+    /// Segments are rewritten only if that saves within so many months what it costs. Where the store charges nothing for requests and
+    /// reading, this is always so.
+    pub payback_months_max: u32,
     /// Objects up to this size are joined with neighbours of their kind, `fan_out` or more at a time.
     pub small_object_bytes: u64,
     /// Plaintext of a compact segment at most, and of what is held in memory while one is made.
@@ -50,6 +56,8 @@ impl Default for MaintenanceOptions {
             segments_bytes_max: 128 << 20,
             heads_held_max: 512,
             dead_percent_min: 25,
+            prices: Sheet::named("own").expect("it is part of the program"),
+            payback_months_max: 6,
             small_object_bytes: 1 << 20,
             compact_bytes_max: 64 << 20,
             rows_held_max: 1 << 20,

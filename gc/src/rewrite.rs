@@ -3,7 +3,7 @@
 //! Memory: the needed plaintext of the new segment ([`MaintenanceOptions::compact_bytes_max`] and one object's more), its stored
 //! frames, and the needed frames of one of the old segments.
 
-use crate::core::compact::{keeps, thin_steps};
+use crate::core::compact::{FETCH_BYTES, keeps, thin_steps};
 use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
 use bytes::Bytes;
@@ -18,8 +18,6 @@ use tidemark_history::{Heads, Segment, coalesce};
 
 /// Frames that lie apart by less than this are fetched together.
 const GAP_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of one request for frames.
-const RUN_BYTES_MAX: u64 = 8 << 20;
 
 /// What a compact segment is made from.
 #[derive(Debug)]
@@ -135,7 +133,7 @@ async fn fetch(
     let frames = &segment.head.frames;
     let wanted: BTreeSet<u32> = parts.iter().map(|(_, part)| part.frame).collect();
     let ranges = wanted.into_iter().filter_map(|frame| Some((frame, frames.object_range(frame as usize)?)));
-    let runs = coalesce(ranges, GAP_BYTES_MAX, RUN_BYTES_MAX);
+    let runs = coalesce(ranges, GAP_BYTES_MAX, FETCH_BYTES);
     let fetched: u64 = runs.iter().map(|run| run.bytes.end - run.bytes.start).sum();
     let key = segment.key;
     let reads = runs.into_iter().map(|run| async move {

@@ -1,14 +1,17 @@
 //! What to rewrite: which segments of the history are replaced by a compact one, and what that keeps besides rows.
 //!
-//! Whether it pays is judged by bytes: a group of neighbours is rewritten if so much of it is dead that what is won exceeds what is
-//! written by the given share, or if it is many small objects. So the bytes that are kept for nothing stay below that share, and
-//! what is rewritten is bounded by what was written.
+//! A group of neighbours is rewritten if so much of it is dead that what is won exceeds what is written by the given share, or if it is
+//! many small objects. So the bytes that are kept for nothing stay below that share, and what is rewritten is bounded by what was written.
+//! Where the store charges for it, rewriting has to pay as well: what is no longer kept has to save, within the given months, what
+//! requests and reading cost. A group that does not pay waits until more of it is dead; the segments in it of which nothing is needed do
+//! not wait for it: nothing of them is read. They come first.
 //! Not here: which rows are needed ([`super::liveness`]), and reading and writing them.
 
 use crate::core::plan::is_of_timeline;
 use crate::options::MaintenanceOptions;
 use std::ops::Range;
 use tidemark_format::{BLOCK_BYTES, Event, EventBody, Lsn, Retained, SegmentRow, TimeStep};
+use tidemark_prices::{Requests, Usage};
 
 /// A segment of the history, and what of it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,34 @@ impl Survey {
     }
 }
 
-/// Groups of neighbours to rewrite, as ranges of `surveys`, oldest first. Only the segments that end at or before `through` may be
+/// Bytes that one request fetches of what is still needed.
+pub(crate) const FETCH_BYTES: u64 = 8 << 20;
+
+/// What is kept less once a group is rewritten.
+fn saved_bytes(group: &[Survey]) -> u64 {
+    group.iter().map(|survey| survey.bytes - survey.live_bytes().min(survey.bytes)).sum()
+}
+
+/// What rewriting a group asks of the store: heads and what is needed are read, one object is put, the old ones are deleted.
+pub(crate) fn usage_of(group: &[Survey]) -> Usage {
+    let heads = group.len() as u64;
+    let live = group.iter().map(Survey::live_bytes);
+    let get = heads + live.clone().map(|bytes| bytes.div_ceil(FETCH_BYTES)).sum::<u64>();
+    let requests = Requests { put: 1, get, delete: heads, ..Requests::default() };
+    Usage { requests, read_bytes: live.sum() }
+}
+
+/// Whether rewriting saves within the given months what it costs.
+fn pays(group: &[Survey], options: &MaintenanceOptions) -> bool {
+    let saved = options.prices.month(saved_bytes(group).saturating_mul(options.payback_months_max.into()));
+    saved >= options.prices.usage(&usage_of(group))
+}
+
+fn is_whole_dead(group: &[Survey]) -> bool {
+    group.iter().all(|survey| survey.needed_rows == 0)
+}
+
+/// Groups of neighbours to rewrite, as ranges of `surveys`: first those of which nothing is needed, each oldest first. Only the segments that end at or before `through` may be
 /// touched.
 pub(crate) fn choose(surveys: &[Survey], through: Lsn, options: &MaintenanceOptions) -> Vec<Range<usize>> {
     let percent = options.dead_percent_min.clamp(1, 100);
@@ -74,11 +104,21 @@ pub(crate) fn choose(surveys: &[Survey], through: Lsn, options: &MaintenanceOpti
         let data: u64 = group.iter().map(|survey| survey.data_bytes).sum();
         let live: u64 = group.iter().map(Survey::live_bytes).sum();
         let many_small = group.len() >= options.fan_out.max(2) && group.iter().all(is_small);
-        if many_small || (data > 0 && (data - live) * 100 >= data * percent) {
+        let is_dead_enough = data > 0 && (data - live) * 100 >= data * percent;
+        if many_small || (is_dead_enough && pays(group, options)) {
             groups.push(start..end);
+        } else if is_dead_enough {
+            let mut at = start;
+            for run in group.chunk_by(|a, b| (a.needed_rows == 0) == (b.needed_rows == 0)) {
+                if is_whole_dead(run) && pays(run, options) {
+                    groups.push(at..at + run.len());
+                }
+                at += run.len();
+            }
         }
         start = end.max(start + 1);
     }
+    groups.sort_by_key(|group| !is_whole_dead(&surveys[group.clone()]));
     groups
 }
 
@@ -118,6 +158,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use tidemark_format::{Mark, TimeNs};
+    use tidemark_prices::Sheet;
 
     const MIB: u64 = 1 << 20;
 
@@ -164,6 +205,46 @@ mod tests {
         assert_eq!(choose(&all, Lsn::new(9), &options()), [0..1, 1..3, 3..5]);
         all.iter_mut().for_each(|survey| survey.needed_rows = 1000);
         assert_eq!(choose(&all, Lsn::new(9), &options()).len(), 5, "so many rows are not held");
+    }
+
+    /// Surveys of which nothing is needed have no needed row.
+    fn of(mib_and_live: &[(u64, u64)]) -> Vec<Survey> {
+        let mut all = surveys(mib_and_live);
+        all.iter_mut().for_each(|survey| survey.needed_rows = u64::from(survey.needed_blocks > 0));
+        all
+    }
+
+    #[test]
+    fn where_reading_costs_more_than_it_saves_a_group_waits_until_more_of_it_is_dead() {
+        let from_afar = |months| MaintenanceOptions {
+            prices: Sheet::named("aws-s3-standard").unwrap(),
+            payback_months_max: months,
+            ..options()
+        };
+        // USD 0.09 for a GiB that is read, 0.023 a month for one that is kept.
+        let chosen =
+            |live, months| choose(&of(&[(32, live)]), Lsn::new(9), &from_afar(months)).first() == Some(&(0..1));
+        assert_eq!([70, 50, 30, 10].map(|live| chosen(live, 1)), [false, false, false, true]);
+        assert_eq!([70, 50, 30, 10].map(|live| chosen(live, 4)), [false, true, true, true]);
+        assert_eq!([76, 70].map(|live| chosen(live, 60)), [false, true], "less than the target is never rewritten");
+        // A store that charges nothing for it: the target alone counts.
+        assert_eq!(choose(&of(&[(32, 74)]), Lsn::new(9), &options()).first(), Some(&(0..1)));
+    }
+
+    #[test]
+    fn what_is_wholly_dead_does_not_wait_for_its_neighbours_and_comes_first() {
+        let prices = Sheet::named("aws-s3-standard").unwrap();
+        let options = MaintenanceOptions { prices, payback_months_max: 1, ..options() };
+        let all = of(&[(32, 60), (32, 0), (32, 0), (32, 70), (32, 100), (32, 10), (32, 100), (32, 0)]);
+        // The first four together do not pay.
+        assert_eq!(choose(&all, Lsn::new(9), &options), [1..3, 7..8, 5..6]);
+    }
+
+    #[test]
+    fn a_plan_counts_what_rewriting_asks_of_the_store() {
+        let usage = usage_of(&of(&[(32, 50), (32, 0)]));
+        let requests = Requests { put: 1, get: 2 + 2, delete: 2, ..Requests::default() };
+        assert_eq!(usage, Usage { requests, read_bytes: 16 * MIB });
     }
 
     #[test]

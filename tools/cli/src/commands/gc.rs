@@ -3,6 +3,7 @@
 use crate::args::BucketArgs;
 use crate::commands::stats::feed::Feed;
 use crate::context::{interrupted, open_bucket};
+use crate::cost::PriceArgs;
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tidemark_env::Env;
 use tidemark_format::{ErrorKind, Lsn};
 use tidemark_gc::{CleanReport, From, IndexStatus, Maintainer, MaintenanceOptions, PassReport, retention_plan, status};
+use tidemark_prices::{Money, Sheet};
 use tidemark_reader::TimeText;
 
 /// Segments that `--watch` leaves to readers until they make a run.
@@ -47,6 +49,14 @@ pub(crate) struct RunArgs {
     /// Delete nothing, and write nothing but the index
     #[arg(long)]
     index_only: bool,
+    /// Rewrite nothing of which less than this share is dead
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
+    dead_target: u64,
+    /// Rewrite nothing unless that saves its cost within so many months; wholly dead segments come first, for they cost least
+    #[arg(long, value_name = "MONTHS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1200))]
+    payback: u32,
+    #[command(flatten)]
+    prices: PriceArgs,
     /// Change nothing; show which points would no longer be offered, and what would be written and deleted
     #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
@@ -140,10 +150,34 @@ struct Cleaned {
     locked_objects: u64,
     pins: u64,
     held_back: Option<&'static str>,
+    usage: Asked,
+    cost: Cost,
 }
 
-impl std::convert::From<CleanReport> for Cleaned {
-    fn from(report: CleanReport) -> Self {
+/// What the store was asked, or would be.
+#[derive(Debug, Serialize)]
+struct Asked {
+    put: u64,
+    get: u64,
+    list: u64,
+    delete: u64,
+    head: u64,
+    read_bytes: u64,
+}
+
+/// What that costs, and what it saves. In billionths of the currency's unit.
+#[derive(Debug, Serialize)]
+struct Cost {
+    sheet: String,
+    currency: String,
+    spent_nanos: u64,
+    saved_month_nanos: u64,
+}
+
+impl Cleaned {
+    fn of(report: &CleanReport, sheet: &Sheet) -> Self {
+        let requests = report.usage.requests;
+        let saved_bytes = report.deleted_bytes.saturating_sub(report.written_bytes);
         Self {
             replaced_segments: report.replaced,
             replaced_bytes: report.replaced_bytes,
@@ -156,6 +190,20 @@ impl std::convert::From<CleanReport> for Cleaned {
             locked_objects: report.locked,
             pins: report.pins,
             held_back: report.held_back,
+            usage: Asked {
+                put: requests.put,
+                get: requests.get,
+                list: requests.list,
+                delete: requests.delete,
+                head: requests.head,
+                read_bytes: report.usage.read_bytes,
+            },
+            cost: Cost {
+                sheet: sheet.name().to_owned(),
+                currency: sheet.currency().to_owned(),
+                spent_nanos: sheet.usage(&report.usage).nanos(),
+                saved_month_nanos: sheet.month(saved_bytes).nanos(),
+            },
         }
     }
 }
@@ -180,14 +228,27 @@ impl std::convert::From<&RangeInclusive<Lsn>> for Dropped {
     }
 }
 
+impl RunArgs {
+    fn options(&self) -> anyhow::Result<MaintenanceOptions> {
+        Ok(MaintenanceOptions {
+            dead_percent_min: self.dead_target,
+            payback_months_max: self.payback,
+            prices: self.prices.sheet(&self.bucket.url)?,
+            ..MaintenanceOptions::default()
+        })
+    }
+}
+
 pub(crate) async fn run(command: GcCommand, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
         GcCommand::Run(args) if args.dry_run => {
             let bucket = open_bucket(&args.bucket)?;
             let plan = retention_plan(&bucket.read_only(), &Env::system()).await?;
             let dropped = plan.iter().flat_map(|plan| &plan.dropped).map(Dropped::from).collect();
-            let maintainer = Maintainer::open(bucket.appender(), MaintenanceOptions::default(), Env::system()).await?;
-            let cleaned = maintainer.plan_clean(plan.map(|plan| plan.after)).await?.into();
+            let options = args.options()?;
+            let sheet = options.prices.clone();
+            let maintainer = Maintainer::open(bucket.appender(), options, Env::system()).await?;
+            let cleaned = Cleaned::of(&maintainer.plan_clean(plan.map(|plan| plan.after)).await?, &sheet);
             let plan = Plan { location: bucket.location(), dropped, cleaned };
             ui.answer(&plan, |plan| {
                 let dropped = dropped_in_text("would no longer be offered", &plan.dropped);
@@ -197,7 +258,7 @@ pub(crate) async fn run(command: GcCommand, ui: &Ui) -> anyhow::Result<Outcome> 
         }
         GcCommand::Run(args) => {
             let work = if args.index_only { Work::Index } else { Work::IndexAndClean };
-            maintain(&args.bucket, work, args.watch.map(Duration::from_secs), ui).await
+            maintain(&args.bucket, work, args.options()?, args.watch.map(Duration::from_secs), ui).await
         }
         GcCommand::Status(args) => show(args, ui).await,
     }
@@ -215,13 +276,15 @@ pub(super) enum Work {
 pub(super) async fn maintain(
     bucket: &BucketArgs,
     work: Work,
+    options: MaintenanceOptions,
     watch: Option<Duration>,
     ui: &Ui,
 ) -> anyhow::Result<Outcome> {
     let mut stop = std::pin::pin!(interrupted());
     let bucket = open_bucket(bucket)?;
     let unindexed_segments_max = watch.map_or(0, |_| UNINDEXED_WHILE_WATCHING);
-    let options = MaintenanceOptions { unindexed_segments_max, ..MaintenanceOptions::default() };
+    let options = MaintenanceOptions { unindexed_segments_max, ..options };
+    let sheet = options.prices.clone();
     let env = Env::system();
     let mut maintainer = Maintainer::open(bucket.appender(), options, env.clone()).await?;
     let name = tidemark_writer::open_domain(&bucket.read_only()).await?.name;
@@ -263,6 +326,7 @@ pub(super) async fn maintain(
         match (passed, watch) {
             (Ok(passed), None) => {
                 drop(bar);
+                let cleaned = cleaned.map(|cleaned| Cleaned::of(&cleaned, &sheet));
                 ui.answer(&report(bucket.location(), &passed, cleaned), in_text)?;
                 return Ok(Outcome::Done);
             }
@@ -280,7 +344,7 @@ pub(super) async fn maintain(
     }
 }
 
-fn report(location: String, passed: &PassReport, cleaned: Option<CleanReport>) -> Report {
+fn report(location: String, passed: &PassReport, cleaned: Option<Cleaned>) -> Report {
     Report {
         location,
         segments: passed.segments,
@@ -291,7 +355,7 @@ fn report(location: String, passed: &PassReport, cleaned: Option<CleanReport>) -
         roots: passed.roots,
         bytes: passed.bytes,
         dropped: passed.dropped.iter().map(Dropped::from).collect(),
-        cleaned: cleaned.map(Cleaned::from),
+        cleaned,
         index: passed.index.as_ref().map(Index::from),
     }
 }
@@ -317,6 +381,18 @@ fn cleaned_in_text(would: &str, cleaned: &Cleaned) -> String {
         cleaned.deleted_objects,
         cleaned.deleted_bytes
     );
+    let Asked { put, get, list, delete, head, read_bytes } = cleaned.usage;
+    let (requests, Cost { sheet, currency, spent_nanos, saved_month_nanos }) =
+        (put + get + list + delete + head, &cleaned.cost);
+    if requests > 0 {
+        let told = |nanos: u64| format!("{currency} {}", Money::of_nanos(nanos));
+        let (spent, saved) = (told(*spent_nanos), told(*saved_month_nanos));
+        writeln!(
+            out,
+            "cost     {requests} requests that read {read_bytes} bytes: {spent}; saves {saved} a month ({sheet})"
+        )
+        .expect("writing to a String cannot fail");
+    }
     if cleaned.locked_objects > 0 {
         writeln!(out, "         {} objects are locked and stay for now", cleaned.locked_objects)
             .expect("writing to a String cannot fail");

@@ -5,6 +5,7 @@ use crate::commands::gc::{Work, maintain};
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use clap::{Args, Subcommand};
+use tidemark_gc::MaintenanceOptions;
 
 /// Make a domain's index anew
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,8 @@ pub(crate) struct RebuildArgs {
 
 pub(crate) async fn run(command: IndexCommand, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
-        IndexCommand::Rebuild(args) => maintain(&args.bucket, Work::Rebuild, None, ui).await,
+        IndexCommand::Rebuild(args) => {
+            maintain(&args.bucket, Work::Rebuild, MaintenanceOptions::default(), None, ui).await
+        }
     }
 }
