@@ -201,6 +201,7 @@ impl Appliance {
             compression_ratio: None,
             requests: BTreeMap::new(),
             cost: None,
+            maintenance: host.upkeep.status(),
             bookmarks: 0,
             vms: Vec::new(),
             disks: Vec::new(),

@@ -6,6 +6,7 @@
 use crate::disk::{Disk, lock};
 use crate::error::{Error, Result};
 use crate::events::{EventRing, NewEvent};
+use crate::upkeep::Upkeep;
 use crate::volume::primary::Primary;
 use crate::volume::{DiskVolume, VolumeParts, blocking, put_record};
 use jiff::Timestamp;
@@ -47,6 +48,7 @@ pub(crate) struct Site {
     pub(crate) env: Env,
     pub(crate) fence_check_ms: u64,
     pub(crate) time_zone: TimeZone,
+    pub(crate) maintenance: crate::config::Maintenance,
     /// What buckets charge, if that is configured.
     pub(crate) prices: Option<Sheet>,
 }
@@ -56,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) site: Site,
     spec: Mutex<DomainSpec>,
     state: watch::Sender<State>,
+    /// Maintains its bucket.
+    pub(crate) upkeep: Upkeep,
     /// Opens the domain.
     opener: Mutex<Option<JoinHandle<()>>>,
 }
@@ -92,11 +96,13 @@ impl Host {
     ) -> Arc<Self> {
         let since = Time::from(site.env.clock.wall());
         let state = watch::Sender::new(State::Waiting { why: "starting".to_owned(), since });
-        let host = Arc::new(Self { site, spec: Mutex::new(spec), state, opener: Mutex::new(None) });
+        let host =
+            Arc::new(Self { site, spec: Mutex::new(spec), state, upkeep: Upkeep::default(), opener: Mutex::new(None) });
         let opening = host.clone();
         let opener = tokio::spawn(async move { opening.open(id, remember).await });
         *lock(&host.opener) = Some(opener);
         tokio::spawn(keep_calendar(Arc::downgrade(&host)));
+        Upkeep::start(&host, host.site.maintenance);
         host
     }
 
@@ -309,6 +315,7 @@ impl Host {
     /// Ends service: pending data goes to the primaries, what is logged to the bucket, as long as that takes no longer than
     /// `patience`. What is left goes on at the next start.
     pub(crate) async fn stop(&self, patience: Duration) {
+        self.upkeep.stop();
         if let Some(opener) = lock(&self.opener).take() {
             opener.abort();
         }

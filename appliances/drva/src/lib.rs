@@ -22,6 +22,7 @@ pub mod notify;
 mod run;
 mod stats;
 mod tap;
+mod upkeep;
 mod volume;
 
 pub use control::{Answer, Control};

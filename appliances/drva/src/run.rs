@@ -58,6 +58,7 @@ pub async fn run(config: Config, env: Env, stop: impl Future<Output = ()>) -> Re
         env,
         fence_check_ms: config.appliance.fence_check.as_millis() as u64,
         time_zone: config.appliance.time_zone.clone(),
+        maintenance: config.maintenance,
         prices,
     };
     let parts = ApplianceParts {

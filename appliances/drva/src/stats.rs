@@ -381,6 +381,13 @@ fn look_at(host: &Host, served: &Served) -> DomainLook {
     readings.sum(M::StatisticsPuts, own.requests).sum(M::StatisticsBytes, own.bytes);
     levels(&mut readings, host, &status);
     readings.now(M::Disks, disks.len() as f64);
+    if let Some(upkeep) = host.upkeep.status() {
+        let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+        upkeep.window_ms.map(|ms| readings.now(M::Window, seconds(ms)));
+        upkeep.window_promised_ms.map(|ms| readings.now(M::WindowPromised, seconds(ms)));
+        readings.now(M::WindowMissed, f64::from(u8::from(!upkeep.window_kept)));
+        readings.now(M::UpkeepFailed, f64::from(u8::from(upkeep.failed.is_some())));
+    }
     let disks = disks.iter().map(|disk| look_at_disk(disk, &status)).collect();
     DomainLook { name: host.name(), readings, disks }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_api::{
-    BookmarkLevel, BookmarkRequest, Client, DiskAddress, DiskState, DomainState, DrainRequest, EventQuery, ModeRequest,
-    ProtectionMode, ResizeRequest, SeedRequest, SeedSource,
+    BookmarkLevel, BookmarkRequest, Client, DiskAddress, DiskState, DomainState, DrainRequest, EventQuery,
+    MaintenanceStatus, ModeRequest, ProtectionMode, ResizeRequest, SeedRequest, SeedSource,
 };
 use tidemark_bucket::{Bucket, BucketOptions};
 use tidemark_drva::config::Config;
 use tidemark_env::{Clock, Env, SystemClock};
-use tidemark_format::{EventBody, Lsn, TimeNs};
+use tidemark_format::{EventBody, Lsn, Policy, Retention, TimeNs};
 use tidemark_reader::{Domain, PointSpec, ReaderOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -251,6 +251,56 @@ async fn an_appliance_that_comes_back_goes_on_from_its_log_store() {
     let primary = std::fs::read(site.path("root.img")).unwrap();
     assert_eq!((primary[0], primary[1 << 20], primary[(1 << 20) + (64 << 10)]), (5, 6, 5));
     assert!(site.restored("root").await == primary);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_appliance_maintains_its_bucket_if_it_is_told_to_and_says_whether_the_window_is_there() {
+    let mut site = one_disk("write-back");
+    site.config = site.config.replace("[defaults]", "[maintenance]\nevery = \"1s\"\ndelete = true\n[defaults]");
+    let drva = site.start();
+    drva.protected("root").await;
+    site.qemu_io("root", &["write -P 1 0 64k", "write -P 2 0 64k", "write -P 3 0 64k"]).await;
+    drva.drain().await;
+    let kept = async |wanted: fn(&MaintenanceStatus) -> bool| {
+        let reached = async {
+            loop {
+                let status = drva.client.domain("shop").await.unwrap();
+                let upkeep = status.maintenance.unwrap_or_default();
+                if upkeep.failed.is_none() && wanted(&upkeep) {
+                    return (status.committed_lsn, upkeep);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        reached.unwrap_or_else(|_| panic!("it is not as wanted"))
+    };
+    kept(|upkeep| upkeep.indexed_lsn.is_some()).await;
+    drva.events("maintenance-done", 1).await;
+    let domain = site.reader().await;
+    assert!(domain.timeline().indexed_through() > Lsn::ZERO);
+    // A wish that drops points, and then one that wants them back.
+    let url = site.path("bucket").display().to_string().parse().unwrap();
+    let bucket = Bucket::open(&url, &BucketOptions::default()).unwrap();
+    let wish = async |window_ns: u64| {
+        let policy = Policy { window_ns, bookmarks_ns: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0 };
+        let wish = Retention { policy: Some(policy), ..Retention::everything(domain.genesis().domain) };
+        bucket.appender().put_retention(wish.encode().unwrap()).await.unwrap();
+    };
+    wish(0).await;
+    kept(|upkeep| upkeep.window_promised_ms == Some(0) && upkeep.window_kept).await;
+    wish(86_400_000_000_000).await;
+    kept(|upkeep| upkeep.window_promised_ms == Some(86_400_000) && !upkeep.window_kept).await;
+    drva.events("window-missed", 1).await;
+    // What cannot be read drops nothing, and is said once.
+    bucket.appender().put_retention(b"damaged".to_vec()).await.unwrap();
+    drva.events("maintenance-failed", 1).await;
+    assert!(drva.client.domain("shop").await.unwrap().maintenance.unwrap().failed.is_some());
+    wish(0).await;
+    kept(|upkeep| upkeep.window_kept).await;
+    drva.events("window-kept", 1).await;
+    drva.stop().await;
+    assert_eq!(site.restored("root").await[0], 3);
 }
 
 /// Starts anew once the tasks of a crashed appliance have let go.

@@ -33,7 +33,7 @@ pub use settings::{
 pub use spec::{DiskAddress, DiskSpec, DomainSpec};
 pub use status::{
     ApplianceStatus, Attachment, Cost, DiskExport, DiskState, DiskStatus, DomainState, DomainStatus, LogStoreStatus,
-    LogUse, RequestCount, Rpo, TapState, Throttle, ThrottleStage, Throughput, VmStatus,
+    LogUse, MaintenanceStatus, RequestCount, Rpo, TapState, Throttle, ThrottleStage, Throughput, VmStatus,
 };
 pub use time::Time;
 

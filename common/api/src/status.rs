@@ -72,6 +72,9 @@ pub struct DomainStatus {
     /// What they cost, once it was opened.
     #[serde(default)]
     pub cost: Option<Cost>,
+    /// How its bucket is maintained, if this appliance does it, once it did.
+    #[serde(default)]
+    pub maintenance: Option<MaintenanceStatus>,
     /// How many named points this appliance made in it.
     pub bookmarks: u64,
     /// Its VMs, by name.
@@ -214,6 +217,37 @@ pub struct Cost {
     pub stored_bytes: u64,
     /// Keeping them for a month.
     pub kept_month_nanos: u64,
+}
+
+/// How the last pass of maintenance over a bucket went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MaintenanceStatus {
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended: Option<Time>,
+    /// Why it failed, if it did. The next one goes on from there.
+    pub failed: Option<String>,
+    /// The index reaches up to here.
+    pub indexed_lsn: Option<u64>,
+    /// So far back every point is offered; absent where all are, or nothing is promised.
+    pub window_ms: Option<u64>,
+    /// So far back every point was wished to be.
+    pub window_promised_ms: Option<u64>,
+    /// No point that is promised is gone.
+    pub window_kept: bool,
+}
+
+impl Default for MaintenanceStatus {
+    fn default() -> Self {
+        Self {
+            ended: None,
+            failed: None,
+            indexed_lsn: None,
+            window_ms: None,
+            window_promised_ms: None,
+            window_kept: true,
+        }
+    }
 }
 
 /// How a VM is doing.

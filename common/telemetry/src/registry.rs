@@ -197,6 +197,10 @@ measures! {
     Replicating = 380 "replicating" Level Ratio "1 while the domain is ours and ships";
     Fenced = 390 "fenced" Level Ratio "1 after another owner took the domain, or wrote what this one has not";
     Disks = 400 "disks" Level Pieces "Disks under protection";
+    Window = 410 "window" Level Seconds "So far back every point is offered, where this appliance maintains the bucket";
+    WindowPromised = 420 "window_promised" Level Seconds "So far back every point is wished to be";
+    WindowMissed = 430 "window_missed" Level Ratio "1 while points of that are gone";
+    UpkeepFailed = 440 "upkeep_failed" Level Ratio "1 while the last pass of maintenance failed";
 }
 
 measures! {

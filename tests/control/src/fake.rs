@@ -131,6 +131,7 @@ impl Fake {
                 stored_bytes: 99 << 20,
                 kept_month_nanos: 2_223_633,
             }),
+            maintenance: None,
             bookmarks: 1,
             vms: vec![VmStatus { name: "web1".to_owned(), rpo, pending_bytes: 3 << 20, config_lsn: None }],
             disks: Vec::new(),

@@ -1,7 +1,7 @@
 //! From a file's keys to a configuration that can work.
 
 use super::file::{self, path_of};
-use super::{Appliance, Config, LogStore, Nbd, Statistics, Tls};
+use super::{Appliance, Config, LogStore, Maintenance, Nbd, Statistics, Tls};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub(super) fn checked(file: file::File) -> Result<Config, Complaint> {
     let log_store = log_store(file.log_store).map_err(|e| e.within("log_store"))?;
     let nbd = nbd(file.nbd).map_err(|e| e.within("nbd"))?;
     let statistics = statistics(file.statistics).map_err(|e| e.within("statistics"))?;
+    let maintenance = maintenance(&file.maintenance).map_err(|e| e.within("maintenance"))?;
     let defaults = Settings::default().with(&SettingsPatch::from(file.defaults));
     defaults.check().map_err(|e| as_written(e).within("defaults"))?;
     let domains = file.domain.into_iter().map(DomainSpec::from).collect::<Vec<_>>();
@@ -38,7 +39,7 @@ pub(super) fn checked(file: file::File) -> Result<Config, Complaint> {
         let what = format!("{size} bytes is less than the {kept} that the log_min of all domains add up to");
         return Err(Complaint::new("log_store.size", what).hint("make it larger, or lower log_min"));
     }
-    Ok(Config { appliance, log_store, nbd, statistics, defaults, domains })
+    Ok(Config { appliance, log_store, nbd, statistics, maintenance, defaults, domains })
 }
 
 fn as_written(complaint: Complaint) -> Complaint {
@@ -153,6 +154,19 @@ fn statistics(file: file::Statistics) -> Result<Statistics, Complaint> {
         ship_every: span("ship", &file.ship, 600, 3600)?,
         prices: file.prices,
     })
+}
+
+fn maintenance(file: &file::Maintenance) -> Result<Maintenance, Complaint> {
+    let every = file.every.as_ref().map(|span| span.value);
+    if let Some(every) = every.filter(|every| !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(every)) {
+        let what = format!("{} ms is not within 1 s and 1 d", every.as_millis());
+        return Err(Complaint::new("every", what).hint("1h is a good value"));
+    }
+    if file.delete && every.is_none() {
+        let what = "there is no every: nothing is deleted if there is no pass";
+        return Err(Complaint::new("delete", what).hint("add every = \"1h\""));
+    }
+    Ok(Maintenance { every, delete: file.delete })
 }
 
 fn tls(file: file::Tls) -> Result<Tls, Complaint> {

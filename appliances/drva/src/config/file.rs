@@ -42,6 +42,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) statistics: Statistics,
     #[serde(default)]
+    pub(super) maintenance: Maintenance,
+    #[serde(default)]
     pub(super) defaults: Settings,
     #[serde(default)]
     pub(super) domain: Vec<Domain>,
@@ -94,6 +96,14 @@ pub(super) struct Statistics {
     pub(super) period: Option<Span>,
     pub(super) ship: Option<Span>,
     pub(super) prices: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Maintenance {
+    pub(super) every: Option<Span>,
+    #[serde(default)]
+    pub(super) delete: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -31,6 +31,8 @@ pub struct Config {
     pub nbd: Nbd,
     /// What is measured, and where it goes.
     pub statistics: Statistics,
+    /// Maintenance of the buckets.
+    pub maintenance: Maintenance,
     /// How domains are protected that do not say otherwise.
     pub defaults: Settings,
     /// Domains that are there from the start; more come and go through the API. Their settings are changes to `defaults`.
@@ -92,6 +94,15 @@ pub struct Statistics {
     pub ship_every: Duration,
     /// What buckets charge: a price sheet's name, or an absolute path. Absent: what their URLs tell.
     pub prices: Option<String>,
+}
+
+/// Maintenance of the buckets of all domains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// A pass begins so long after the one before has ended; `None`: never, somebody else does it.
+    pub every: Option<Duration>,
+    /// Passes also rewrite and delete what no point needs, for which the appliance's credentials need the right.
+    pub delete: bool,
 }
 
 /// TLS on the TCP address.

@@ -3,7 +3,8 @@
 use indicatif::{BinaryBytes, HumanDuration};
 use std::time::Duration;
 use tidemark_api::{
-    Attachment, Cost, DiskState, DiskStatus, DomainState, DomainStatus, Limit, Rpo, TapState, ThrottleStage,
+    Attachment, Cost, DiskState, DiskStatus, DomainState, DomainStatus, Limit, MaintenanceStatus, Rpo, TapState,
+    ThrottleStage,
 };
 use tidemark_prices::Money;
 
@@ -101,6 +102,20 @@ fn cost(cost: &Cost) -> String {
     )
 }
 
+/// How the bucket is maintained.
+fn maintenance(of: &MaintenanceStatus) -> String {
+    let ended = of.ended.map_or(String::new(), |ended| format!(" at {ended}"));
+    let mut out = match &of.failed {
+        Some(why) => format!("  upkeep     FAILED{ended}: {why}\n"),
+        None => format!("  upkeep     done{ended}, indexed through lsn {}\n", of.indexed_lsn.unwrap_or_default()),
+    };
+    if let (Some(is), Some(promised)) = (of.window_ms, of.window_promised_ms) {
+        let kept = if of.window_kept { "" } else { ", which is MISSED" };
+        out += &format!("  window     {} of {} that are promised{kept}\n", span_ms(is), span_ms(promised));
+    }
+    out
+}
+
 /// Everything about one domain.
 pub(super) fn domain(domain: &DomainStatus) -> String {
     let epoch = domain.epoch.map_or(String::new(), |epoch| format!(", epoch {epoch}"));
@@ -134,6 +149,9 @@ pub(super) fn domain(domain: &DomainStatus) -> String {
     );
     if let Some(cost) = &domain.cost {
         out += &self::cost(cost);
+    }
+    if let Some(maintenance) = &domain.maintenance {
+        out += &self::maintenance(maintenance);
     }
     if domain.vms.len() > 1 {
         let rows = domain.vms.iter().map(|vm| vec![vm.name.clone(), rpo(&vm.rpo), bytes(vm.pending_bytes)]);
