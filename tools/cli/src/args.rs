@@ -4,6 +4,8 @@ use crate::commands::Command;
 use clap::{Args, Parser};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+use tidemark_api::units::parse_span;
 use tidemark_bucket::{Attestation, BucketUrl};
 use tidemark_format::{BLOCK_BYTES, DiskId};
 use tidemark_writer::Attach;
@@ -204,6 +206,12 @@ impl fmt::Display for SizeBytes {
         }
         write!(f, "{}", self.0)
     }
+}
+
+/// A span of time such as `5s`, in milliseconds.
+pub(crate) fn span_ms(text: &str) -> Result<u64, String> {
+    let span: Duration = parse_span(text).map_err(|e| e.to_string())?;
+    u64::try_from(span.as_millis()).map_err(|_| format!("{text} is more than can be counted"))
 }
 
 /// A size of a disk: whole blocks.

@@ -2,8 +2,7 @@
 
 use clap::ValueEnum;
 use std::str::FromStr;
-use std::time::Duration;
-use tidemark_api::units::{parse_rate, parse_size_limit, parse_span};
+use tidemark_api::units::{parse_rate, parse_size_limit};
 use tidemark_api::{
     BandwidthWindow, BookmarkLevel, Day, DiskAddress, GuestAgent, Limit, OverflowPolicy, ProtectionMode,
 };
@@ -26,12 +25,6 @@ pub(super) fn rate(text: &str) -> Result<Limit, String> {
 /// A size such as `8GiB`, or `unlimited`.
 pub(super) fn size_limit(text: &str) -> Result<Limit, String> {
     parse_size_limit(text).map_err(|e| e.to_string())
-}
-
-/// A span of time such as `5s`, in milliseconds.
-pub(super) fn span_ms(text: &str) -> Result<u64, String> {
-    let span: Duration = parse_span(text).map_err(|e| e.to_string())?;
-    u64::try_from(span.as_millis()).map_err(|_| format!("{text} is more than can be counted"))
 }
 
 /// `VM=SOCKET`.

@@ -1,9 +1,10 @@
 //! `tidemark drva domain`, and what else is done to whole domains.
 
-use super::args::{Level, agent, span_ms};
+use super::args::{Level, agent};
 use super::remove::{self, RemoveArgs};
 use super::settings::SettingsArgs;
 use super::text;
+use crate::args::span_ms;
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use anyhow::Context;

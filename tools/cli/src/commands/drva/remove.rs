@@ -1,7 +1,7 @@
 //! Taking something out of protection: what that would lose is said first.
 
-use super::args::span_ms;
 use super::text;
+use crate::args::span_ms;
 use crate::failure::{Outcome, Refused};
 use crate::ui::Ui;
 use clap::Args;

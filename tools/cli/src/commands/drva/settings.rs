@@ -1,7 +1,8 @@
 //! `tidemark drva limits`: targets, limits and policies of a domain.
 
-use super::args::{Mode, Overflow, rate, size, size_limit, span_ms, window};
+use super::args::{Mode, Overflow, rate, size, size_limit, window};
 use super::text;
+use crate::args::span_ms;
 use crate::failure::Outcome;
 use crate::ui::Ui;
 use clap::Args;

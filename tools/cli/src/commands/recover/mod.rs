@@ -1,6 +1,8 @@
 //! `tidemark recover`: a domain's VMs, running from its bucket. No appliance is needed: VMs and their disks are processes of their own,
 //! and the recovery's directory is all that another process needs to go on with it.
 
+mod failback;
+mod handover;
 mod progress;
 mod restore;
 mod start;
@@ -27,10 +29,14 @@ use tokio::sync::mpsc;
 pub(crate) enum RecoverCommand {
     /// Start a domain's VMs as they were at a point, isolated, and throw them away when they have shown that they start
     Test(start::TestArgs),
+    /// Hand a domain over to this site without loss, and start its VMs here
+    Planned(start::PlannedArgs),
     /// Start a domain's VMs in earnest although its site may still be there: whoever protects it is fenced first
     Forced(start::ForcedArgs),
     /// Make an image or a block device that is there already equal to a disk at a point
     Restore(restore::RestoreArgs),
+    /// Bring disks of the old site up to date with the recovery site, and hand the domain back to them without loss
+    Failback(failback::FailbackArgs),
     /// Go on with a recovery whose process was killed
     Resume(ResumeArgs),
     /// Say how far a recovery is
@@ -114,8 +120,10 @@ pub(crate) struct RvmArgs {
 pub(crate) async fn run(command: RecoverCommand, ui: &Ui) -> anyhow::Result<Outcome> {
     match command {
         RecoverCommand::Test(args) => start::test(args, ui).await,
+        RecoverCommand::Planned(args) => start::planned(args, ui).await,
         RecoverCommand::Forced(args) => start::forced(args, ui).await,
         RecoverCommand::Restore(args) => restore::run(args, ui).await,
+        RecoverCommand::Failback(args) => failback::run(args, ui).await,
         RecoverCommand::Resume(args) => resume(args, ui).await,
         RecoverCommand::Status(args) => {
             let (spec, record) = look(&args.dir)?;

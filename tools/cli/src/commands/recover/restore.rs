@@ -15,9 +15,9 @@ use tidemark_reader::{PinOptions, PointSpec, ReaderOptions, TimeText};
 use tidemark_rocva::{Heard, RestoreOptions, Restored, restore};
 
 /// A gap between two wanted frames that is fetched rather than asked around: about what a request costs in bytes.
-const GAP_BYTES_MAX: u64 = 16 << 10;
+pub(super) const GAP_BYTES_MAX: u64 = 16 << 10;
 /// How long what is read stays in the bucket if this process dies.
-const PIN_LIFETIME: Duration = Duration::from_secs(3600);
+pub(super) const PIN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Make an image or a block device that is there already equal to a disk at a point
 ///

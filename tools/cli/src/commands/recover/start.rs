@@ -1,5 +1,6 @@
-//! From a bucket to VMs that run: `tidemark recover test` and `tidemark recover forced`.
+//! From a bucket to VMs that run: `tidemark recover test`, `planned` and `forced`.
 
+use super::handover::SourceArgs;
 use super::{HypervisorArgs, Interrupt, answer, finish, runner, statistics, work};
 use crate::args::{AttestArgs, BucketArgs};
 use crate::context::{open_bucket, open_domain, resolve};
@@ -75,6 +76,18 @@ pub(crate) struct ForcedArgs {
     dry_run: bool,
     #[command(flatten)]
     attest: AttestArgs,
+}
+
+/// Hand a domain over to this site without loss: its VMs are off, everything is in the bucket, the old site is fenced, and they start here
+///
+/// The appliance that protects the domain has to be within reach. Nothing changes before all it acknowledged is in the bucket and no VM has a disk
+/// open any more; then a new epoch is claimed, and the bucket has to show that nothing is missing before anything starts.
+#[derive(Debug, Args)]
+pub(crate) struct PlannedArgs {
+    #[command(flatten)]
+    forced: ForcedArgs,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 /// What is known before anything is done.
@@ -158,9 +171,24 @@ struct WouldFail<'a> {
 }
 
 pub(super) async fn forced(args: ForcedArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+    fail_over(args, None, ui).await
+}
+
+pub(super) async fn planned(args: PlannedArgs, ui: &Ui) -> anyhow::Result<Outcome> {
+    if args.forced.what.at != PointSpec::Latest {
+        let refused = Refused::usage("a planned failover goes to the newest point");
+        return Err(refused.hint("`tidemark recover forced --at` goes to an older one").into());
+    }
+    fail_over(args.forced, Some(args.source), ui).await
+}
+
+async fn fail_over(args: ForcedArgs, source: Option<SourceArgs>, ui: &Ui) -> anyhow::Result<Outcome> {
     let prepared = Prepared::new(&args.what, Mode::Failover).await?;
     // Whatever does not fit is better known before anybody is fenced.
     let spec = prepared.spec().await?;
+    if let Some(source) = &source {
+        source.look(&prepared.domain).await?;
+    }
     if args.dry_run {
         let would_fence_epoch = prepared.domain.timeline().newest_claim().get();
         let would_start = spec.vms.iter().map(|vm| vm.name.as_str()).collect();
@@ -174,9 +202,20 @@ pub(super) async fn forced(args: ForcedArgs, ui: &Ui) -> anyhow::Result<Outcome>
         let hint = "`tidemark recover resume` goes on with it";
         return Err(Refused::new(format!("there is a recovery in {} already", args.dir.display())).hint(hint).into());
     }
-    fence(&prepared.bucket, &args.attest, ui).await?;
+    let handed_over = match &source {
+        Some(source) => Some(source.hand_over(&prepared.bucket, &prepared.domain, &args.attest, ui).await?),
+        None => {
+            fence(&prepared.bucket, &args.attest, ui).await?;
+            None
+        }
+    };
     prepared.domain.refresh().await?;
     let job = begin(&args.dir, prepared.spec().await?, &prepared.sheet, ui)?;
+    if let Some(handed_over) = handed_over {
+        let path = args.dir.join("handover.json");
+        std::fs::write(&path, serde_json::to_string_pretty(&handed_over)? + "\n")
+            .with_context(|| format!("write {}", path.display()))?;
+    }
     let mut runner = runner(job, &args.what.hypervisor)?;
     let until = if args.settle { Until::Settled } else { Until::Up };
     let (phase, interrupted) = work(&mut runner, until, Interrupt::Leaves, None, ui).await?;
@@ -188,7 +227,7 @@ pub(super) async fn forced(args: ForcedArgs, ui: &Ui) -> anyhow::Result<Outcome>
 }
 
 /// Claims a new epoch, names the moment, and gives the domain up again: nothing of the writer before counts any more.
-async fn fence(bucket: &Bucket, attest: &AttestArgs, ui: &Ui) -> anyhow::Result<()> {
+pub(super) async fn fence(bucket: &Bucket, attest: &AttestArgs, ui: &Ui) -> anyhow::Result<()> {
     let options = WriterOptions { attach: attest.attach(), ..WriterOptions::default() };
     let writer = DomainWriter::open(bucket.appender(), options, Env::system()).await.context("fence the old writer")?;
     let epoch = writer.epoch();
