@@ -358,7 +358,7 @@ impl ProtectedDomain {
 
     /// Takes the domain over (again) after another owner had it.
     pub fn take_over(&self, how: TakeOver) -> Result<()> {
-        self.shared.state().take_over = how;
+        self.shared.state().take_over = Some(how);
         self.shared.enter(Cause::TakeOver, "taken over by an operator").map(drop)
     }
 
@@ -440,7 +440,7 @@ impl State {
             bookmarks: 0,
             logged_records: 0,
             logged_bytes: 0,
-            take_over: TakeOver::KeepLocal,
+            take_over: None,
             committed: Lsn::ZERO,
             ages: Ages::new(),
             backlog: Backlog::default(),

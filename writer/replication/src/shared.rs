@@ -45,7 +45,8 @@ pub(crate) struct State {
     /// Records handed to the log since then, and their data.
     pub(crate) logged_records: u64,
     pub(crate) logged_bytes: u64,
-    pub(crate) take_over: TakeOver,
+    /// What an operator asked for, until it is done.
+    pub(crate) take_over: Option<TakeOver>,
     pub(crate) committed: Lsn,
     pub(crate) ages: Ages,
     pub(crate) backlog: Backlog,

@@ -7,7 +7,7 @@ use crate::core::phase::{Cause, Phase};
 use crate::core::relation::{Held, Relation, relate};
 use crate::core::sequencer::{Sequencer, to_submission};
 use crate::error::{Error, Result};
-use crate::lineage::trace;
+use crate::lineage::{successor, trace};
 use crate::options::TakeOver;
 use crate::shared::{Shared, State};
 use crate::{keeper, pace};
@@ -56,10 +56,20 @@ pub(crate) async fn connect(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
 }
 
 async fn claim(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
+    let own = shared.state().ledger.epochs.clone();
+    let asked = shared.state().take_over;
+    // Who went on while we were away owns the domain: a claim of ours would fence them.
+    if asked.is_none()
+        && let Some(claim) =
+            successor(&shared.bucket.read_only(), shared.domain, &shared.options.writer.owner, &own).await?
+    {
+        let why = format!("{:?} has claimed epoch {} since this appliance last owned it", claim.owner, claim.epoch);
+        shared.enter(Cause::ClaimLost, why.clone())?;
+        return Err(Error::NotTaking { phase: Phase::Fenced, why });
+    }
     let writer = DomainWriter::open(shared.bucket.appender(), shared.options.writer.clone(), shared.env.clone())
         .await
         .map_err(Error::writer("claim the domain"))?;
-    let own = shared.state().ledger.epochs.clone();
     let found = trace(&shared.bucket.read_only(), shared.domain, &writer, &own).await?;
     let held = Held { first: shared.log.first_lsn(), last: shared.log.last_lsn() };
     let relation = relate(held, found);
@@ -67,17 +77,17 @@ async fn claim(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
     match relation {
         Relation::Continues { .. } => {}
         Relation::BucketLost { next } => return Err(Error::BucketLost { next, first: held.first }),
-        Relation::Diverged { next } if shared.state().take_over == TakeOver::KeepLocal => {
+        Relation::Diverged { next, lacks } if asked != Some(TakeOver::DiscardLocal) => {
             let why = format!(
                 "another owner has written through lsn {}, and lsn {}..={} are only here",
                 next.get() - 1,
-                held.first,
+                lacks,
                 held.last
             );
             shared.enter(Cause::BranchSeen, why.clone())?;
             return Err(Error::NotTaking { phase: Phase::Diverged, why });
         }
-        Relation::LogBehind { next } | Relation::Diverged { next } | Relation::Succeeded { next } => {
+        Relation::LogBehind { next } | Relation::Diverged { next, .. } | Relation::Succeeded { next } => {
             begin_anew(shared, next, &writer).await?;
         }
     }
@@ -88,7 +98,7 @@ async fn claim(shared: &Arc<Shared>) -> Result<Arc<DomainWriter>> {
     {
         let mut state = shared.state();
         state.writer = Some(writer.clone());
-        state.take_over = TakeOver::KeepLocal;
+        state.take_over = None;
         commit(&mut state, Lsn::new(found.next.get() - 1));
     }
     Ok(writer)

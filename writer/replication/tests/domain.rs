@@ -312,6 +312,36 @@ async fn a_fenced_domain_refuses_writes_and_keeps_both_branches_apart() {
     assert!(reader.disk(disk, reader.timeline().latest().lsn).await.is_err(), "a gap is not offered");
 }
 
+#[tokio::test]
+async fn who_comes_back_does_not_claim_what_another_owner_has_claimed_since() {
+    let mut site = Site::new().await;
+    let (domain, _) = site.open().await;
+    let disk = domain.disk_add(&new_disk(), Content::Blank).await.unwrap();
+    domain.applied(disk, domain.status().last_lsn);
+    acked(&domain, disk, 1, 1).await;
+    domain.drain().await.unwrap();
+    // It dies with everything in the bucket, and nothing trimmed.
+    drop(domain);
+    let elsewhere = WriterOptions { owner: "another site".into(), ..options().writer };
+    let other = DomainWriter::open(site.bucket.appender(), elsewhere, Env::system()).await.unwrap();
+    other.write(disk, 2 * 512, vec![2; 512].into()).await.unwrap();
+
+    let (domain, _) = site.open().await;
+    phase(&domain, Phase::Fenced).await;
+    assert!(domain.status().why.contains("another site"), "{}", domain.status().why);
+    assert_eq!(domain.log(write(disk, 1, 1), |_| {}).unwrap_err().kind(), ErrorKind::Fenced);
+    other.write(disk, 3 * 512, vec![3; 512].into()).await.unwrap();
+    drop(domain);
+    // And so after each restart, until somebody says otherwise.
+    let (domain, _) = site.open().await;
+    phase(&domain, Phase::Fenced).await;
+    other.write(disk, 4 * 512, vec![4; 512].into()).await.unwrap();
+    other.close().await.unwrap();
+    domain.take_over(TakeOver::KeepLocal).unwrap();
+    // What the log store holds was committed before the other came: nothing is given up.
+    phase(&domain, Phase::Replicating).await;
+}
+
 /// A disk in memory.
 struct Memory(Mutex<Vec<u8>>);
 

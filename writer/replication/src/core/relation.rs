@@ -31,8 +31,11 @@ pub(crate) enum By {
     Nobody,
     /// An epoch that this log store fed.
     Us,
-    /// Somebody else.
-    Others,
+    /// Somebody else, whose first LSN is `from`: what came before is ours. 1 if that is not known.
+    Others {
+        /// That LSN.
+        from: Lsn,
+    },
 }
 
 /// What to do.
@@ -43,9 +46,9 @@ pub(crate) enum Relation {
     /// The bucket has writes that this log store does not know: it lost its end, or is older than it should be. Begin anew
     /// behind them; the disks may differ from the bucket.
     LogBehind { next: Lsn },
-    /// Somebody else has gone on from where we were, and we hold writes that the bucket lacks. Only a person can say which
-    /// branch counts.
-    Diverged { next: Lsn },
+    /// Somebody else has gone on from where we were, and we hold writes from LSN `lacks` on that the bucket lacks. Only a
+    /// person can say which branch counts.
+    Diverged { next: Lsn, lacks: Lsn },
     /// Somebody else has gone on, and we hold nothing that the bucket lacks.
     Succeeded { next: Lsn },
     /// The log store begins behind the bucket's end: committed objects are gone.
@@ -58,9 +61,11 @@ pub(crate) fn relate(held: Held, found: Found) -> Relation {
         By::Nobody | By::Us if next < held.first => Relation::BucketLost { next },
         By::Nobody | By::Us if next > held.last.next() => Relation::LogBehind { next },
         By::Nobody | By::Us => Relation::Continues { next },
-        // Whether ours were committed before the other began cannot be told from numbers: they may be the other's.
-        By::Others if held.last >= held.first => Relation::Diverged { next },
-        By::Others => Relation::Succeeded { next },
+        // From there on the same numbers are other writes.
+        By::Others { from } if held.last >= held.first && held.last >= from => {
+            Relation::Diverged { next, lacks: from.max(held.first) }
+        }
+        By::Others { .. } => Relation::Succeeded { next },
     }
 }
 
@@ -83,8 +88,16 @@ mod tests {
         assert_eq!(case(5, 9, 11, By::Us), Relation::LogBehind { next: at(11) }, "the log lost its end");
         assert_eq!(case(5, 9, 4, By::Us), Relation::BucketLost { next: at(4) }, "the bucket lost objects");
         assert_eq!(case(5, 9, 1, By::Nobody), Relation::BucketLost { next: at(1) }, "the bucket was emptied");
-        assert_eq!(case(5, 9, 7, By::Others), Relation::Diverged { next: at(7) }, "their 5 and 6 are not ours");
-        assert_eq!(case(5, 9, 30, By::Others), Relation::Diverged { next: at(30) });
-        assert_eq!(case(10, 9, 30, By::Others), Relation::Succeeded { next: at(30) });
+        let others = |from| By::Others { from: at(from) };
+        let diverged = |next, lacks| Relation::Diverged { next: at(next), lacks: at(lacks) };
+        assert_eq!(case(5, 9, 7, others(1)), diverged(7, 5), "their 5 and 6 are not ours");
+        assert_eq!(case(5, 9, 30, others(8)), diverged(30, 8), "7 was committed before they came");
+        assert_eq!(case(5, 9, 30, others(9)), diverged(30, 9));
+        assert_eq!(
+            case(5, 9, 30, others(10)),
+            Relation::Succeeded { next: at(30) },
+            "all was committed, not yet trimmed"
+        );
+        assert_eq!(case(10, 9, 30, others(1)), Relation::Succeeded { next: at(30) });
     }
 }
