@@ -125,10 +125,9 @@ fn a_domain_comes_back_without_loss_and_only_what_changed_travels() {
 
     // The old site goes on where the recovery site ended.
     let daemon = two.old.serve(DISK);
-    until("it knows", || ["fenced", "replicating"].iter().any(|state| two.old.status()["state"]["is"] == *state));
-    if two.old.status()["state"]["is"] == "fenced" {
-        two.old.drva(&["takeover", "d"]);
-    }
+    until("it knows", || two.old.status()["state"]["is"] == "fenced");
+    two.old.drva(&["takeover", "d"]);
+    until("it goes on", || two.old.status()["state"]["is"] == "replicating");
     two.old.until_disk_is(DISK, "protected");
     write(&two.old, 5, 0, MIB);
     two.old.drain();

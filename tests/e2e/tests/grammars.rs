@@ -52,6 +52,7 @@ fn cbor(parsed: &Json) -> (&'static str, Vec<u8>) {
         (Some("retention"), _) => "retention",
         (Some("ledger"), _) => "ledger",
         (Some("pin"), _) => "pin",
+        (Some("quarantine"), _) => "quarantine",
         (None, Some("cut")) => "cut",
         (None, Some(_)) => "events",
         other => panic!("{other:?} has no CBOR"),
@@ -191,6 +192,11 @@ fn vector_records_with_missing_or_wrong_fields_do_not_follow_the_cddl() {
         "ledger-order",
         "ledger-short",
         "log-events-field-extent-beyond",
+        "root-image-disks",
+        "root-image-empty",
+        "root-image-interval",
+        "root-image-outside",
+        "root-image-unaligned",
     ];
     assert!(follow.iter().all(|name| unseen.contains(name)), "{follow:?}");
     assert!(bad.len() > follow.len() + 15, "only {} vectors", bad.len());
