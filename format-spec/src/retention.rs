@@ -50,6 +50,13 @@ impl Retained {
         lsn >= self.horizon.lsn || self.kept.binary_search_by_key(&lsn, |mark| mark.lsn).is_ok()
     }
 
+    /// The first one from an LSN on.
+    pub fn first_from(&self, lsn: Lsn) -> Lsn {
+        let at = self.kept.partition_point(|mark| mark.lsn < lsn);
+        let kept = self.kept.get(at).unwrap_or(&self.horizon);
+        if lsn >= self.horizon.lsn { lsn } else { kept.lsn }
+    }
+
     /// The oldest one.
     pub fn oldest(&self) -> Mark {
         self.kept.first().copied().unwrap_or(self.horizon)

@@ -15,8 +15,8 @@ use crate::maintainer::{Maintainer, PassReport};
 use crate::output::Part;
 use crate::quarantine::{quarantined, refuse};
 use crate::rewrite::{Group, compact};
-use crate::source::{Source, Sweeping};
 use crate::status::newest_root;
+use crate::sweeping::Sweeping;
 use futures::stream::{self, StreamExt};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -27,7 +27,7 @@ use tidemark_format::{
     PlacedRow, Retained, Role, Root, RowKind, SegmentIdentity, SegmentKind, SegmentRow, TableKind, TableRef, Through,
     TimeNs,
 };
-use tidemark_history::Tables;
+use tidemark_history::{Rows, Tables};
 use tidemark_prices::{Requests, Usage};
 
 /// Deletions that are under way at a time.
@@ -505,7 +505,7 @@ async fn sweep<'a>(
     standing: &[Standing],
 ) -> Result<Sweeping<'a>> {
     let all = runs(root).into_iter().filter(|run| run.first <= retained.horizon.lsn);
-    let sources = all.map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied()));
+    let sources = all.map(|run| Rows::tables(tables, run.tables(root, TableKind::Rows).copied()));
     Sweeping::begin(sources.collect(), retained, standing).await
 }
 

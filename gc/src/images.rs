@@ -7,10 +7,10 @@ use crate::core::plan::runs;
 use crate::error::Result;
 use crate::maintainer::Maintainer;
 use crate::output::{Image, Output};
-use crate::source::{Only, Source, Sweeping};
+use crate::sweeping::Sweeping;
 use std::sync::Arc;
 use tidemark_format::{Lsn, Mark, Retained, Root, TableKind, TableRef};
-use tidemark_history::Tables;
+use tidemark_history::{Only, Rows, Tables};
 
 impl Maintainer {
     /// Writes the images that are due as of `at`, where a run of `root` ends, and names them. `regions` have counted the rows of
@@ -48,8 +48,8 @@ async fn image_of(
     let since = region.image.map_or(Lsn::ZERO, |image| image.last_lsn);
     let only = Only { disk: region.disk, extent: region.extent, behind: since, through: at.lsn };
     let wanted = runs(root).into_iter().filter(|run| since < run.last && run.first <= at.lsn);
-    let sources = wanted.map(|run| Source::part(tables, run.tables(root, TableKind::Rows).copied(), only));
-    let sources = sources.chain(region.image.map(|image| Source::tables(tables, [image])));
+    let sources = wanted.map(|run| Rows::part(tables, run.tables(root, TableKind::Rows).copied(), only));
+    let sources = sources.chain(region.image.map(|image| Rows::tables(tables, [image])));
     // Of all versions up to the one retained point, it needs the newest.
     let retained = Retained { horizon: at, kept: Vec::new() };
     let mut newest = Sweeping::begin(sources.collect(), &retained, &[]).await?;

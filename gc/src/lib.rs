@@ -20,8 +20,8 @@ mod output;
 mod quarantine;
 mod retain;
 mod rewrite;
-mod source;
 mod status;
+mod sweeping;
 
 pub use clean::CleanReport;
 pub use error::{Error, Result};

@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
 use crate::output::{Output, Part};
 use crate::retain::plan_of;
-use crate::source::{Merged, Source};
 use crate::status::{IndexStatus, genesis};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tidemark_format::{
     DomainId, Epoch, EpochStart, EventRow, Hint, Ledger, Lsn, Mark, ObjectKey, PlacedRow, Retained, Root, SegmentRow,
     Seq, TableKind, TableRef, Through, TimeNs, with_causes,
 };
-use tidemark_history::{Heads, Log, Past, Roots, Segment, Tables, Walk, time_in};
+use tidemark_history::{Heads, Log, Merged, Past, Roots, Rows, Segment, Tables, Walk, time_in};
 
 /// Bytes of tables kept while merging: footers and groups are read once, so none.
 const CACHE_BYTES: u64 = 0;
@@ -263,7 +262,7 @@ impl Maintainer {
     /// Puts the tables of a run of level 0 that holds these segments, which follow one another.
     async fn build_run(&mut self, run: &[Arc<Segment>], report: &mut PassReport) -> Result<Vec<TableRef>> {
         let lsns = (run[0].first(), run[run.len() - 1].last());
-        let sources = run.iter().map(|segment| Source::segment(segment)).collect();
+        let sources = run.iter().map(|segment| Rows::segment(segment)).collect();
         let rows_max = self.options.table_rows_max;
         let owned = self.owned().await?;
         let (mut tables, rows) = merge_rows(sources, 0, lsns, rows_max, &mut owned.output, |_| {}).await?;
@@ -301,7 +300,7 @@ impl Maintainer {
         let owned = self.owned.as_mut().expect("it was claimed just now");
         let tables = &Arc::clone(&self.tables);
         let sources =
-            merged.iter().map(|run| Source::tables(tables, run.tables(root, TableKind::Rows).copied())).collect();
+            merged.iter().map(|run| Rows::tables(tables, run.tables(root, TableKind::Rows).copied())).collect();
         let rows_max = self.options.table_rows_max;
         let mut regions = Regions::of(root);
         let count = |row: &PlacedRow| regions.count(row);
@@ -409,7 +408,7 @@ fn final_segments(log: &Log) -> &[Arc<Segment>] {
 
 /// Writes the rows of all sources, in order, into tables of a run. Also says how many there were.
 async fn merge_rows(
-    sources: Vec<Source<'_>>,
+    sources: Vec<Rows<'_>>,
     level: u32,
     lsns: (Lsn, Lsn),
     rows_max: u64,

@@ -31,7 +31,7 @@ MUTANTS = {
     "R-6": ("reader/src/image.rs", "if history.consistent_from(at).is_none() {", "if false {", "tidemark-reader"),
     "R-7": ("reader/src/domain.rs", "if header.header_hash != base.header_hash {", "if false {", "tidemark-reader"),
     "R-8": ("common/history/src/walk.rs", "if has_cut || hi <= self.claim_lo {", "if false {", "tidemark-reader"),
-    "IX-8": ("gc/src/images.rs", "sources.chain(region.image.map(|image| Source::tables(tables, [image])))", "sources",
+    "IX-8": ("gc/src/images.rs", "sources.chain(region.image.map(|image| Rows::tables(tables, [image])))", "sources",
              "tidemark-e2e:maintenance"),
     "IX-9": ("reader/src/index.rs", "image.last_lsn <= at && image", "image", "tidemark-e2e:maintenance"),
     "CS-3": ("reader/src/load.rs", "if place.segment != Place::INDEXED ||", "if true ||", "tidemark-e2e:cleaning"),

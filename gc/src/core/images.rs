@@ -6,9 +6,7 @@
 //! Not here: reading rows and putting tables ([`crate::images`]).
 
 use std::collections::BTreeMap;
-use tidemark_format::{
-    DISK_BLOCKS_MAX, DiskId, Extent, Lsn, PlacedRow, REGION_BLOCKS, Retained, Root, RowKind, TableKind, TableRef,
-};
+use tidemark_format::{DISK_BLOCKS_MAX, DiskId, Extent, PlacedRow, REGION_BLOCKS, Root, RowKind, TableKind, TableRef};
 
 /// All blocks that a disk may have.
 const WHOLE_DISK: Extent = Extent::new(0, DISK_BLOCKS_MAX);
@@ -142,17 +140,11 @@ pub(crate) fn drop_unused(root: &mut Root) {
         by_disk.entry(image.bounds.low.disk).or_default().push(*image);
     }
     let is_used = |image: &TableRef| {
-        let point = first_offered(&offers, image.last_lsn);
+        let point = offers.first_from(image.last_lsn);
         let all = by_disk.get(&image.bounds.low.disk).into_iter().flatten();
         !covered(image.region, all.filter(|other| image.last_lsn < other.last_lsn && other.last_lsn <= point))
     };
     root.tables.retain(|table| table.kind != TableKind::Images || is_used(table));
-}
-
-/// The first offered point from `lsn` on.
-fn first_offered(offers: &Retained, lsn: Lsn) -> Lsn {
-    let kept = offers.kept.iter().map(|mark| mark.lsn).find(|kept| *kept >= lsn);
-    if lsn >= offers.horizon.lsn { lsn } else { kept.unwrap_or(offers.horizon.lsn) }
 }
 
 /// True if `by` hold every block of `region` together.
@@ -174,7 +166,9 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use tidemark_format::{DomainId, Epoch, EpochStart, Mark, Row, RowBounds, RowStart, Seq, Through, TimeNs};
+    use tidemark_format::{
+        DomainId, Epoch, EpochStart, Lsn, Mark, Retained, Row, RowBounds, RowStart, Seq, Through, TimeNs,
+    };
 
     const UNIT: u64 = REGION_BLOCKS;
 

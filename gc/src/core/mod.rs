@@ -1,11 +1,9 @@
-//! Decisions without I/O: which runs to merge, which segments make a run, in which order rows go into a table, which points stay,
-//! which versions they need, which segments are rewritten,
-//! which regions get an image.
+//! Decisions without I/O: which runs to merge, which segments make a run, which points stay, which versions they need,
+//! which segments are rewritten, which regions get an image.
 
 pub(crate) mod compact;
 pub(crate) mod garbage;
 pub(crate) mod images;
-pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod retention;
 

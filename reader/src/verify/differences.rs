@@ -13,21 +13,20 @@ use super::print::Version;
 use super::{Damage, DamagedBlocks};
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use tidemark_bucket::ReadOnly;
 use tidemark_extent_map::liveness::{Standing, Sweep};
 use tidemark_format::{
-    DiskId, DomainId, EventBody, Extent, Lsn, ObjectKey, PlacedRow, Root, RowStart, TableFooter, TableKind, TableRef,
+    DiskId, DomainId, EventBody, Extent, Lsn, ObjectKey, PlacedRow, Root, RowStart, TableKind, TableRef,
 };
-use tidemark_history::{Heads, Tables};
+use tidemark_history::{Heads, Merged, Place, Rows, Tables, place_of};
 
 /// Rows of suspected segments that are held at a time.
 const ROWS_HELD_MAX: usize = 1 << 20;
 /// Edges of pieces that only one side has shown yet. If there are more, the rest is not looked at.
 const EDGES_MAX: usize = 1 << 20;
 /// Blocks that are named for each table and segment.
-const BLOCKS_NAMED_MAX: usize = 64;
+pub(super) const BLOCKS_NAMED_MAX: usize = 64;
 
 /// What is to be compared.
 pub(super) struct Differences<'a> {
@@ -39,13 +38,6 @@ pub(super) struct Differences<'a> {
     pub(super) suspects: BTreeSet<usize>,
 }
 
-/// The place of a row in a table.
-type Place = (RowStart, Lsn);
-
-fn place(placed: &PlacedRow) -> Place {
-    (RowStart { disk: placed.row.disk, block: placed.row.extent.start }, placed.row.lsn)
-}
-
 impl Differences<'_> {
     /// All differences, by table and segment.
     pub(super) async fn find(&self, options: &ReaderOptions) -> Result<Vec<Damage>> {
@@ -53,7 +45,8 @@ impl Differences<'_> {
         let heads = Heads::new(self.bucket.clone(), self.domain, &options.heads());
         let retained = self.root.offers();
         let standing = self.standing();
-        let mut index = InOrder::begin(&tables, self.runs(retained.horizon.lsn)).await?;
+        let runs = self.runs(retained.horizon.lsn).into_iter().map(|run| Rows::tables(&tables, run));
+        let mut index = Merged::begin(runs.collect()).await?;
         let mut own = OwnRows { from: self, heads: &heads, rows: VecDeque::new(), next: Some(Place::default()) };
         let mut by_index = Sweep::new(&retained, &standing);
         let mut by_truth = Sweep::new(&retained, &standing);
@@ -77,7 +70,7 @@ impl Differences<'_> {
             }
             self.drain(&mut by_index, 1, &mut edges);
             self.drain(&mut by_truth, -1, &mut edges);
-            if edges.0.len() > EDGES_MAX {
+            if edges.are_too_many() {
                 break;
             }
         }
@@ -103,14 +96,14 @@ impl Differences<'_> {
     }
 
     /// The tables of rows of the runs that have to be looked at: up to the horizon all of them, for what hides what.
-    fn runs(&self, horizon: Lsn) -> Vec<VecDeque<TableRef>> {
+    fn runs(&self, horizon: Lsn) -> Vec<Vec<TableRef>> {
         let lsns: Vec<(Lsn, Lsn)> = self.suspects.iter().map(|at| self.truth.segments[*at].lsns()).collect();
         let below = lsns.iter().any(|(first, _)| *first <= horizon);
-        let mut runs: BTreeMap<Lsn, VecDeque<TableRef>> = BTreeMap::new();
+        let mut runs: BTreeMap<Lsn, Vec<TableRef>> = BTreeMap::new();
         for table in self.root.tables_of(TableKind::Rows) {
             let holds_suspect = lsns.iter().any(|(first, last)| table.first_lsn <= *last && *first <= table.last_lsn);
             if holds_suspect || (below && table.first_lsn <= horizon) {
-                runs.entry(table.first_lsn).or_default().push_back(*table);
+                runs.entry(table.first_lsn).or_default().push(*table);
             }
         }
         runs.into_values().collect()
@@ -169,7 +162,7 @@ impl Differences<'_> {
             Damage { lsns, blocks, ..Damage::of(object, format!("{what} {segment} {verb}{rest}")) }
         });
         let mut named: Vec<Damage> = named.collect();
-        if edges.0.len() > EDGES_MAX {
+        if edges.are_too_many() {
             let what = "it differs from the log in more places than are counted";
             named.push(Damage::of(self.root.key(), what));
         }
@@ -179,10 +172,15 @@ impl Differences<'_> {
 
 /// Where pieces begin (with the sign of their side) and end (with the other one). What both sides have adds up to nothing.
 #[derive(Debug, Default)]
-struct Edges(BTreeMap<(Version, u64), i32>);
+pub(super) struct Edges(BTreeMap<(Version, u64), i32>);
 
 impl Edges {
-    fn add(&mut self, version: Version, extent: Extent, side: i32) {
+    /// True if there are more than are counted.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.0.len() > EDGES_MAX
+    }
+
+    pub(super) fn add(&mut self, version: Version, extent: Extent, side: i32) {
         for (block, sign) in [(extent.start, side), (extent.end(), -side)] {
             let edge = self.0.entry((version, block)).or_default();
             *edge += sign;
@@ -193,7 +191,7 @@ impl Edges {
     }
 
     /// What only one side has, and which.
-    fn pieces(&self) -> Vec<(Version, Extent, i32)> {
+    pub(super) fn pieces(&self) -> Vec<(Version, Extent, i32)> {
         let mut pieces = Vec::new();
         let mut open: Option<(Version, u64, i32)> = None;
         for ((version, block), sign) in &self.0 {
@@ -207,63 +205,6 @@ impl Edges {
             open = Some((*version, *block, depth + sign));
         }
         pieces
-    }
-}
-
-/// The rows of several runs in one order.
-struct InOrder<'a> {
-    tables: &'a Tables,
-    runs: Vec<Run>,
-    next: BinaryHeap<Reverse<(Place, usize)>>,
-}
-
-/// The tables of a run, of which one is being read.
-struct Run {
-    left: VecDeque<TableRef>,
-    open: Option<(TableRef, TableFooter, usize)>,
-    rows: VecDeque<PlacedRow>,
-}
-
-impl<'a> InOrder<'a> {
-    async fn begin(tables: &'a Tables, runs: Vec<VecDeque<TableRef>>) -> Result<Self> {
-        let run = |left| Run { left, open: None, rows: VecDeque::new() };
-        let mut rows = Self { tables, runs: runs.into_iter().map(run).collect(), next: BinaryHeap::new() };
-        for number in 0..rows.runs.len() {
-            rows.offer(number).await?;
-        }
-        Ok(rows)
-    }
-
-    /// Offers the next row of a run, if it has one.
-    async fn offer(&mut self, number: usize) -> Result<()> {
-        let run = &mut self.runs[number];
-        loop {
-            if let Some(row) = run.rows.front() {
-                self.next.push(Reverse((place(row), number)));
-                return Ok(());
-            }
-            match &mut run.open {
-                Some((table, footer, group)) if *group < footer.groups().len() => {
-                    run.rows = self.tables.load::<PlacedRow>(table, footer, *group).await?.into();
-                    *group += 1;
-                }
-                _ => {
-                    let Some(table) = run.left.pop_front() else { return Ok(()) };
-                    run.open = Some((table, self.tables.load_footer(&table).await?, 0));
-                }
-            }
-        }
-    }
-
-    fn peek(&self) -> Option<Place> {
-        self.next.peek().map(|Reverse((place, _))| *place)
-    }
-
-    async fn next(&mut self) -> Result<Option<PlacedRow>> {
-        let Some(Reverse((_, number))) = self.next.pop() else { return Ok(None) };
-        let row = self.runs[number].rows.pop_front();
-        self.offer(number).await?;
-        Ok(row)
     }
 }
 
@@ -282,7 +223,7 @@ impl OwnRows<'_> {
             let Some(from) = self.next else { return Ok(None) };
             self.gather(from).await?;
         }
-        Ok(self.rows.front().map(place))
+        Ok(self.rows.front().map(place_of))
     }
 
     /// The first rows from a place on, as many as may be held.
@@ -291,11 +232,11 @@ impl OwnRows<'_> {
         let mut left_out: Option<Place> = None;
         for at in &self.from.suspects {
             let segment = self.heads.must(self.from.truth.segments[*at].key).await.map_err(Error::from)?;
-            for row in segment.head.index.iter().filter(|row| place(row) >= from) {
-                if left_out.is_some_and(|first| place(&row) >= first) {
+            for row in segment.head.index.iter().filter(|row| place_of(row) >= from) {
+                if left_out.is_some_and(|first| place_of(&row) >= first) {
                     continue;
                 }
-                held.push((place(&row), row));
+                held.push((place_of(&row), row));
                 if held.len() > ROWS_HELD_MAX {
                     left_out = held.pop().map(|(place, _)| place);
                 }

@@ -2,11 +2,12 @@
 //!
 //! Tables of segments and events are compared entry by entry. Of rows, a fingerprint is made for each segment ([`super::print`]):
 //! where it is that of the segment itself, the table lacks nothing and has nothing in addition. Where it is not, rows may have been
-//! left out rightly (IX-5), and [`super::differences`] finds out.
+//! left out rightly (IX-5), and [`super::differences`] finds out. Images are held against the rows ([`super::images`]).
 //! Damage of the truth is not blamed on the index: LSNs of segments that cannot be read are not judged.
 
 use super::chain::missing;
 use super::differences::Differences;
+use super::images::Images;
 use super::object::{self, Head, RANGE_BYTES, hash_of};
 use super::print::Print;
 use super::{Damage, Sample, VerifyReport};
@@ -375,6 +376,21 @@ impl Index {
         }
         let differences = Differences { bucket, domain: self.domain, root, truth: &self.truth, suspects };
         report.damage.extend(differences.find(options).await?);
+        Ok(())
+    }
+
+    /// Judges what the images hold, or a sample of them. Where rows or images are damaged already, there is nothing to judge by.
+    pub(super) async fn judge_images(
+        &self,
+        bucket: &ReadOnly,
+        sample: Option<Sample>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let Some(root) = &self.root else { return Ok(()) };
+        if !report.damage.iter().any(Damage::is_of_index) {
+            let images = Images { bucket, domain: self.domain, root, truth: &self.truth };
+            report.damage.extend(images.find(sample).await?);
+        }
         Ok(())
     }
 }

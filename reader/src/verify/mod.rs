@@ -14,6 +14,7 @@
 
 mod chain;
 mod differences;
+mod images;
 mod index;
 mod object;
 mod print;
@@ -284,6 +285,7 @@ async fn check_once(
         step(len, &report);
     }
     index.judge_rows(bucket, options, &mut report).await?;
+    index.judge_images(bucket, sample, &mut report).await?;
     report.unreferenced.sort_unstable();
     Ok((report, Judged { domain, root: index.into_root(), ledger }))
 }

@@ -28,6 +28,7 @@ fn options() -> MaintenanceOptions {
     MaintenanceOptions {
         run_rows: 40,
         fan_out: 3,
+        image_rows_min: 20,
         table_rows_max: 25,
         heads_held_max: 9,
         small_object_bytes: 600,
@@ -128,9 +129,20 @@ async fn rows_of<R: TableRow>(bucket: &Bucket, root: &Root, table: &TableRef) ->
 /// Publishes a root that names another table in the place of `table`: whole in itself, and wrong.
 async fn forge<R: TableRow>(bucket: &Bucket, root: &Root, table: &TableRef, rows: Vec<R>) -> ObjectKey {
     let seq = Seq::new(1_000_000 + table.seq.get());
-    let mut builder = TableBuilder::new(root.domain, root.epoch, seq).unwrap();
+    let builder = TableBuilder::new(root.domain, root.epoch, seq).unwrap();
+    put_forged(bucket, root, table, builder, rows).await
+}
+
+async fn put_forged<R: TableRow>(
+    bucket: &Bucket,
+    root: &Root,
+    table: &TableRef,
+    mut builder: TableBuilder<R>,
+    rows: Vec<R>,
+) -> ObjectKey {
     rows.into_iter().for_each(|row| builder.push(row).unwrap());
     let (bytes, forged) = builder.finish(table.level, (table.first_lsn, table.last_lsn)).unwrap();
+    let forged = TableRef { region: table.region, rows_since: table.rows_since, ..forged };
     bucket.appender().put(&forged.key(), bytes).await.unwrap();
     let mut root = Root { seq: root.seq.next(), ..root.clone() };
     *root.tables.iter_mut().find(|named| *named == table).unwrap() = forged;
@@ -260,6 +272,42 @@ async fn a_row_that_is_missing_invented_or_changed_is_named_with_its_blocks_lsn_
 
 //= SPEC.md#compact-segments
 //# CS-1
+//= SPEC.md#images
+//# IX-8
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_shows_something_else_than_the_rows_is_named_with_the_blocks() {
+    let dir = in_memory();
+    World::cleaned(&bucket_at(dir.path())).await;
+    let root = newest_root(&bucket_at(dir.path())).await;
+    let images: Vec<TableRef> = root.tables_of(TableKind::Images).copied().collect();
+    assert!(images.len() >= 2, "{images:?}");
+    type Change = fn(&mut Vec<PlacedRow>);
+    let changes: [(&str, Change); 4] = [
+        ("a row is missing", |rows| rows.truncate(rows.len() - 1)),
+        ("a row is of an older version", |rows| rows[0].row.lsn = Lsn::new(2)),
+        ("a row is of another kind", |rows| {
+            let row = rows.iter_mut().find(|placed| placed.row.kind == RowKind::Zero).unwrap();
+            row.row.kind = RowKind::Unmap;
+        }),
+        ("a row is shorter", |rows| rows.iter_mut().find(|p| p.row.extent.len > 1).unwrap().row.extent.len -= 1),
+    ];
+    for (what, change) in changes {
+        let scratch = in_memory();
+        copy(dir.path(), scratch.path());
+        let bucket = bucket_at(scratch.path());
+        // The newest one: every row of it is needed now.
+        let image = images.last().unwrap();
+        let mut rows: Vec<PlacedRow> = rows_of(&bucket, &root, image).await;
+        change(&mut rows);
+        let builder = TableBuilder::image(root.domain, root.epoch, Seq::new(1_000_000)).unwrap();
+        let forged = put_forged(&bucket, &root, image, builder, rows).await;
+        let report = scrub(&bucket).await;
+        let damage = only(&report);
+        assert_eq!(damage.object, forged.to_string(), "{what}: {damage}");
+        assert!(!damage.blocks.is_empty() && damage.what.contains("other versions"), "{what}: {damage}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn up_to_the_horizon_only_what_an_offered_point_needs_has_to_be_there() {
     let origin = in_memory();
