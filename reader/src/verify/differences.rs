@@ -13,12 +13,10 @@ use super::print::Version;
 use super::{Damage, DamagedBlocks};
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use tidemark_bucket::ReadOnly;
-use tidemark_extent_map::liveness::{Standing, Sweep};
-use tidemark_format::{
-    DiskId, DomainId, EventBody, Extent, Lsn, ObjectKey, PlacedRow, Root, RowStart, TableKind, TableRef,
-};
+use tidemark_extent_map::liveness::Sweep;
+use tidemark_format::{DomainId, Extent, Lsn, ObjectKey, PlacedRow, Root, RowStart, TableKind, TableRef};
 use tidemark_history::{Heads, Merged, Place, Rows, Tables, place_of};
 
 /// Rows of suspected segments that are held at a time.
@@ -44,7 +42,7 @@ impl Differences<'_> {
         let tables = Tables::new(self.bucket.clone(), self.domain, 0);
         let heads = Heads::new(self.bucket.clone(), self.domain, &options.heads());
         let retained = self.root.offers();
-        let standing = self.standing();
+        let standing = self.truth.standing();
         let runs = self.runs(retained.horizon.lsn).into_iter().map(|run| Rows::tables(&tables, run));
         let mut index = Merged::begin(runs.collect()).await?;
         let mut own = OwnRows { from: self, heads: &heads, rows: VecDeque::new(), next: Some(Place::default()) };
@@ -107,25 +105,6 @@ impl Differences<'_> {
             }
         }
         runs.into_values().collect()
-    }
-
-    /// What the events say of blocks that are gone.
-    fn standing(&self) -> Vec<Standing> {
-        let mut found = Vec::new();
-        let mut sizes: HashMap<DiskId, u64> = HashMap::new();
-        for event in self.truth.segments.iter().flat_map(|known| &known.head.events) {
-            match event.body {
-                EventBody::DiskAdd { disk, blocks, .. } => drop(sizes.insert(disk, blocks)),
-                EventBody::DiskResize { disk, blocks }
-                    if sizes.insert(disk, blocks).is_some_and(|old| blocks < old) =>
-                {
-                    found.push(Standing::gone(disk, blocks, event.lsn));
-                }
-                EventBody::DiskRemove { disk } => found.push(Standing::gone(disk, 0, event.lsn)),
-                _ => {}
-            }
-        }
-        found
     }
 
     /// What is left, in words.
@@ -251,7 +230,7 @@ impl OwnRows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_format::{Row, RowKind, SegmentKind};
+    use tidemark_format::{DiskId, Row, RowKind, SegmentKind};
 
     #[test]
     fn what_both_sides_have_is_gone_however_it_is_cut_and_the_rest_is_named_with_its_side() {

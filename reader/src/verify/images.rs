@@ -1,5 +1,5 @@
 //! Holds images against the rows that they stand for: at the first offered point that goes by an image, the disk has to look by the
-//! image and the rows behind it as it looks without.
+//! image and the rows behind it as it looks without. What the disk has lost by then counts for neither: tables may lack such rows (IX-5).
 //!
 //! In place of the oldest rows an older image of the region is read, which is judged itself: so each row is read about once for each of
 //! the images of its region that follow it, not for all. What is not needed at that point is needed through the image at no later one.
@@ -8,11 +8,11 @@
 use super::differences::{BLOCKS_NAMED_MAX, Edges};
 use super::index::Truth;
 use super::print::Version;
-use super::{Damage, DamagedBlocks, Sample};
+use super::{Damage, DamagedBlocks};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use tidemark_bucket::ReadOnly;
-use tidemark_extent_map::liveness::Sweep;
+use tidemark_extent_map::liveness::{Standing, Sweep};
 use tidemark_format::{
     DiskId, DomainId, Extent, Lsn, Mark, PlacedRow, Retained, Root, SegmentKind, TableKind, TableRef, TimeNs,
 };
@@ -33,21 +33,20 @@ struct Side<'a> {
 }
 
 impl Images<'_> {
-    /// What is wrong with the images, or with a sample of them.
-    pub(super) async fn find(&self, sample: Option<Sample>) -> Result<Vec<Damage>> {
+    /// What is wrong with the images.
+    pub(super) async fn find(&self) -> Result<Vec<Damage>> {
         let tables = Tables::new(self.bucket.clone(), self.domain, 0);
+        let standing = self.truth.standing();
         let mut found = Vec::new();
         for image in self.root.tables_of(TableKind::Images) {
-            if sample.is_none_or(|sample| sample.has(&image.key(), 0)) {
-                found.extend(self.judge(&tables, image).await?);
-            }
+            found.extend(self.judge(&tables, image, &standing).await?);
         }
         Ok(found)
     }
 
     //= SPEC.md#images
     //# IX-8
-    async fn judge(&self, tables: &Tables, image: &TableRef) -> Result<Option<Damage>> {
+    async fn judge(&self, tables: &Tables, image: &TableRef, standing: &[Standing]) -> Result<Option<Damage>> {
         let (disk, region) = (image.bounds.low.disk, image.region);
         let at = self.root.offers().first_from(image.last_lsn);
         let older = self.root.tables_of(TableKind::Images).rfind(|older| {
@@ -55,8 +54,8 @@ impl Images<'_> {
                 && older.bounds.low.disk == disk
                 && older.region.intersection(region) == Some(region)
         });
-        let mut with = self.side(tables, (disk, region), Some(image), at).await?;
-        let mut without = self.side(tables, (disk, region), older, at).await?;
+        let mut with = self.side(tables, (disk, region), Some(image), at, standing).await?;
+        let mut without = self.side(tables, (disk, region), older, at, standing).await?;
         let mut edges = Edges::default();
         loop {
             let (side, sign) = match (with.rows.peek(), without.rows.peek()) {
@@ -99,6 +98,7 @@ impl Images<'_> {
         (disk, extent): (DiskId, Extent),
         image: Option<&TableRef>,
         at: Lsn,
+        standing: &[Standing],
     ) -> Result<Side<'t>> {
         let only = Only { disk, extent, behind: image.map_or(Lsn::ZERO, |image| image.last_lsn), through: at };
         let mut runs: BTreeMap<Lsn, Vec<TableRef>> = BTreeMap::new();
@@ -110,7 +110,7 @@ impl Images<'_> {
         let runs = runs.into_values().map(|run| Rows::part(tables, run, only));
         let sources = runs.chain(image.map(|image| Rows::tables(tables, [*image]))).collect();
         let point = Retained { horizon: Mark { lsn: at, time: TimeNs::default() }, kept: Vec::new() };
-        Ok(Side { rows: Merged::begin(sources).await.map_err(Error::from)?, sweep: Sweep::new(&point, &[]) })
+        Ok(Side { rows: Merged::begin(sources).await.map_err(Error::from)?, sweep: Sweep::new(&point, standing) })
     }
 
     fn drain(&self, side: &mut Side<'_>, (disk, region): (DiskId, Extent), sign: i32, edges: &mut Edges) {

@@ -14,13 +14,14 @@ use super::{Damage, Sample, VerifyReport};
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_bucket::ReadOnly;
+use tidemark_extent_map::liveness::Standing;
 use tidemark_format::{
-    DomainId, Epoch, EpochStart, ErrorKind, EventBody, EventRow, Expect, FormatError, Ledger, Lsn, ObjectKey, Pin,
-    PlacedRow, Retained, Root, RowBounds, RowStart, SegmentKind, SegmentRow, Seq, TableFooter, TableKind, TableRef,
-    TableRow,
+    DiskId, DomainId, Epoch, EpochStart, ErrorKind, EventBody, EventRow, Expect, FormatError, Ledger, Lsn, ObjectKey,
+    Pin, PlacedRow, Retained, Root, RowBounds, RowStart, SegmentKind, SegmentRow, Seq, TableFooter, TableKind,
+    TableRef, TableRow,
 };
 
 /// A segment of the history that can be read.
@@ -55,6 +56,25 @@ impl Truth {
     pub(super) fn at(&self, lsn: Lsn) -> Option<usize> {
         let at = self.segments.partition_point(|known| known.lsns().1 < lsn);
         self.segments.get(at).filter(|known| known.lsns().0 <= lsn && known.head.readable).map(|_| at)
+    }
+
+    /// What the events say of blocks that are gone.
+    pub(super) fn standing(&self) -> Vec<Standing> {
+        let mut found = Vec::new();
+        let mut sizes: HashMap<DiskId, u64> = HashMap::new();
+        for event in self.segments.iter().flat_map(|known| &known.head.events) {
+            match event.body {
+                EventBody::DiskAdd { disk, blocks, .. } => drop(sizes.insert(disk, blocks)),
+                EventBody::DiskResize { disk, blocks }
+                    if sizes.insert(disk, blocks).is_some_and(|old| blocks < old) =>
+                {
+                    found.push(Standing::gone(disk, blocks, event.lsn));
+                }
+                EventBody::DiskRemove { disk } => found.push(Standing::gone(disk, 0, event.lsn)),
+                _ => {}
+            }
+        }
+        found
     }
 
     /// True if nothing is lost up to `lsn`.
@@ -379,17 +399,12 @@ impl Index {
         Ok(())
     }
 
-    /// Judges what the images hold, or a sample of them. Where rows or images are damaged already, there is nothing to judge by.
-    pub(super) async fn judge_images(
-        &self,
-        bucket: &ReadOnly,
-        sample: Option<Sample>,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
+    /// Judges what the images hold. Where rows or images are damaged already, there is nothing to judge by.
+    pub(super) async fn judge_images(&self, bucket: &ReadOnly, report: &mut VerifyReport) -> Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
         if !report.damage.iter().any(Damage::is_of_index) {
             let images = Images { bucket, domain: self.domain, root, truth: &self.truth };
-            report.damage.extend(images.find(sample).await?);
+            report.damage.extend(images.find().await?);
         }
         Ok(())
     }

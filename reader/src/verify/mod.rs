@@ -285,7 +285,9 @@ async fn check_once(
         step(len, &report);
     }
     index.judge_rows(bucket, options, &mut report).await?;
-    index.judge_images(bucket, sample, &mut report).await?;
+    if sample.is_none() {
+        index.judge_images(bucket, &mut report).await?;
+    }
     report.unreferenced.sort_unstable();
     Ok((report, Judged { domain, root: index.into_root(), ledger }))
 }

@@ -280,22 +280,27 @@ async fn an_image_that_shows_something_else_than_the_rows_is_named_with_the_bloc
     World::cleaned(&bucket_at(dir.path())).await;
     let root = newest_root(&bucket_at(dir.path())).await;
     let images: Vec<TableRef> = root.tables_of(TableKind::Images).copied().collect();
-    assert!(images.len() >= 2, "{images:?}");
+    assert!(!images.is_empty());
     type Change = fn(&mut Vec<PlacedRow>);
+    // Of many rows each, for some of them are overwritten before the first point that is offered.
     let changes: [(&str, Change); 4] = [
-        ("a row is missing", |rows| rows.truncate(rows.len() - 1)),
-        ("a row is of an older version", |rows| rows[0].row.lsn = Lsn::new(2)),
-        ("a row is of another kind", |rows| {
-            let row = rows.iter_mut().find(|placed| placed.row.kind == RowKind::Zero).unwrap();
-            row.row.kind = RowKind::Unmap;
+        ("rows are missing", |rows| rows.truncate(rows.len() / 2)),
+        ("rows are of older versions", |rows| {
+            rows.iter_mut().for_each(|placed| placed.row.lsn = Lsn::new(placed.row.lsn.get() - 1));
         }),
-        ("a row is shorter", |rows| rows.iter_mut().find(|p| p.row.extent.len > 1).unwrap().row.extent.len -= 1),
+        ("rows are of another kind", |rows| {
+            rows.iter_mut()
+                .filter(|placed| placed.row.kind == RowKind::Zero)
+                .for_each(|placed| placed.row.kind = RowKind::Unmap);
+        }),
+        ("rows are shorter", |rows| {
+            rows.iter_mut().filter(|placed| placed.row.extent.len > 1).for_each(|placed| placed.row.extent.len -= 1);
+        }),
     ];
     for (what, change) in changes {
         let scratch = in_memory();
         copy(dir.path(), scratch.path());
         let bucket = bucket_at(scratch.path());
-        // The newest one: every row of it is needed now.
         let image = images.last().unwrap();
         let mut rows: Vec<PlacedRow> = rows_of(&bucket, &root, image).await;
         change(&mut rows);
