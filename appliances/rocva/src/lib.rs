@@ -3,7 +3,7 @@
 //! A [`Site`] is what a domain holds at a point: VMs, their configurations as they were recorded, their disks. A [`Job`] is a recovery of it,
 //! in a directory from which any process can go on; [`Recovery`] decides what comes next, and a [`Runner`] does it, with a [`Hypervisor`]
 //! that runs VMs ([`Qemu`]) and [`Disks`] that they run on ([`Rvms`]). A [`Report`] says what was done and how long it took.
-//! [`restore`] makes an image that is there already equal to a point.
+//! [`restore()`] makes an image that is there already equal to a point.
 //! Not here: what starts in which order (`tidemark-runbook`), the disks' contents (`tidemark-reader`, `tidemark-overlay`).
 
 mod core;
