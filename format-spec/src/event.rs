@@ -171,6 +171,11 @@ pub enum EventBody {
 }
 
 impl EventBody {
+    /// True of events that a timeline is made of, which tables of events hold (SPEC.md §tables-of-events).
+    pub const fn is_of_timeline(&self) -> bool {
+        !matches!(self, Self::Flush { .. } | Self::Barrier | Self::ClockStep { .. })
+    }
+
     /// Code in the EVENTS section.
     pub const fn code(&self) -> u64 {
         match self {

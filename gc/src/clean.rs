@@ -8,7 +8,7 @@
 
 use crate::core::compact::{Survey, choose, usage_of};
 use crate::core::garbage::Reach;
-use crate::core::liveness::{Needed, Standing};
+use crate::core::liveness::{Gone, Needed, Standing};
 use crate::core::plan::{Run, runs};
 use crate::error::{Error, Result};
 use crate::maintainer::{Maintainer, PassReport};
@@ -23,9 +23,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use tidemark_bucket::{Deleter, MeterSnapshot, Op, ReadOnly};
 use tidemark_format::{
-    DiskId, Epoch, ErrorKind, EventBody, EventRow, Expect, KeyFamily, Ledger, LedgerPart, Lsn, ObjectKey, Pin,
-    PlacedRow, Retained, Role, Root, RowKind, SegmentIdentity, SegmentKind, SegmentRow, TableKind, TableRef, Through,
-    TimeNs,
+    Epoch, ErrorKind, Expect, KeyFamily, Ledger, LedgerPart, Lsn, ObjectKey, Pin, PlacedRow, Retained, Role, Root,
+    RowKind, SegmentIdentity, SegmentKind, SegmentRow, TableKind, TableRef, Through, TimeNs,
 };
 use tidemark_history::{Rows, Tables};
 use tidemark_prices::{Requests, Usage};
@@ -478,23 +477,11 @@ fn add_part(parts: &mut Vec<LedgerPart>, row: &SegmentRow) {
 
 /// What the events of the index say of blocks that are gone.
 async fn standing(tables: &Tables, root: &Root) -> Result<Vec<Standing>> {
-    let mut found = Vec::new();
-    let mut sizes: HashMap<DiskId, u64> = HashMap::new();
+    let mut gone = Gone::default();
     for table in root.tables_of(TableKind::Events) {
-        for EventRow { event, .. } in tables.events(table).await? {
-            match event.body {
-                EventBody::DiskAdd { disk, blocks, .. } => drop(sizes.insert(disk, blocks)),
-                EventBody::DiskResize { disk, blocks }
-                    if sizes.insert(disk, blocks).is_some_and(|old| blocks < old) =>
-                {
-                    found.push(Standing::gone(disk, blocks, event.lsn));
-                }
-                EventBody::DiskRemove { disk } => found.push(Standing::gone(disk, 0, event.lsn)),
-                _ => {}
-            }
-        }
+        tables.events(table).await?.iter().for_each(|row| gone.follow(&row.event));
     }
-    Ok(found)
+    Ok(gone.into_standing())
 }
 
 /// A sweep over all rows of the index up to the horizon.

@@ -2,7 +2,7 @@
 
 use crate::claim;
 use crate::core::images::{Regions, drop_unused};
-use crate::core::plan::{Run, is_of_timeline, next_merge, next_run, runs};
+use crate::core::plan::{Run, next_merge, next_run, runs};
 use crate::error::{Error, Result};
 use crate::options::MaintenanceOptions;
 use crate::output::{Output, Part};
@@ -271,7 +271,7 @@ impl Maintainer {
         for segment in run {
             let format = |source| Error::Format { key: segment.key, source };
             segments.push(SegmentRow::of(&segment.head).map_err(format)?, &mut owned.output).await?;
-            for event in segment.head.events.iter().filter(|event| is_of_timeline(&event.body)) {
+            for event in segment.head.events.iter().filter(|event| event.body.is_of_timeline()) {
                 let row = EventRow { event: event.clone(), time: time_in(&segment.head, event.lsn) };
                 events.push(row, &mut owned.output).await?;
             }
@@ -302,8 +302,9 @@ impl Maintainer {
         let sources =
             merged.iter().map(|run| Rows::tables(tables, run.tables(root, TableKind::Rows).copied())).collect();
         let rows_max = self.options.table_rows_max;
-        let mut regions = Regions::of(root);
-        let count = |row: &PlacedRow| regions.count(row);
+        // Each row goes from level 0 to level 1 once.
+        let mut regions = (level == 1).then(|| Regions::of(root));
+        let count = |row: &PlacedRow| regions.iter_mut().for_each(|regions| regions.count(row));
         let (mut made, rows) = merge_rows(sources, level, lsns, rows_max, &mut owned.output, count).await?;
         // Segments and events of runs that follow one another do so too.
         let mut segments = Part::new(level, lsns, u64::MAX);
@@ -332,7 +333,7 @@ impl Maintainer {
         report.merges += 1;
         report.merged_rows += rows;
         let mut next = Root { tables: made, ..root.clone() };
-        if level == 1 {
+        if let Some(regions) = regions {
             report.image_rows += self.add_images(&mut next, regions, Mark { lsn: lsns.1, time }).await?;
         }
         self.publish(next, report).await

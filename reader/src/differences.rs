@@ -10,7 +10,7 @@ use crate::core::scatter::{Holds, Item, Plan};
 use crate::error::{Error, Result};
 use crate::image::DiskImage;
 
-use crate::scatter::{BATCH_BYTES, Carriers, ITEMS_MAX, OBJECTS_AT_A_TIME, is_damage};
+use crate::scatter::{BATCH_BYTES, Carriers, ITEMS_MAX, OBJECTS_AT_A_TIME, Parts, is_damage};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, HashMap};
@@ -18,8 +18,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_format::{
-    BLOCK_BYTES, Extent, FRAME_PLAIN_BYTES_MAX, FrameCompressor, FrameEntry, FramePart, ObjectKey, REGION_BLOCKS,
-    frame_hash, with_causes,
+    BLOCK_BYTES, Extent, FRAME_PLAIN_BYTES_MAX, FrameCompressor, FrameEntry, FramePart, ObjectKey, frame_hash,
+    with_causes,
 };
 use tidemark_history::{Segment, coalesce};
 use tokio::sync::mpsc;
@@ -165,20 +165,12 @@ impl DiskImage {
     ) -> Result<Compared> {
         let comparison = Comparison { known, options, to, levels: Arc::new(Mutex::new(vec![LEVEL_FIRST])) };
         let mut all = Compared::default();
-        let (mut wanted, mut from) = (wanted, 0);
-        while !wanted.is_empty() && !to.is_closed() {
-            let begins = wanted[0].start.max(from);
+        let mut parts = Parts::of(wanted, self.blocks).peekable();
+        while let Some(begins) = parts.peek().map(|part| part.start).filter(|_| !to.is_closed()) {
             let mut plan = Plan::new(1, self.blocks);
             let mut carriers = Carriers::new();
-            while let Some(extent) = wanted.first().filter(|_| plan.len() < ITEMS_MAX) {
-                let start = extent.start.max(from);
-                from = ((start / REGION_BLOCKS + 1) * REGION_BLOCKS).min(extent.end()).min(self.blocks);
-                if start < from {
-                    self.plan_differences(Extent::new(start, from - start), &mut plan, &mut carriers, to).await?;
-                }
-                if from >= extent.end().min(self.blocks) {
-                    wanted = &wanted[1..];
-                }
+            while let Some(part) = parts.next_if(|_| plan.len() < ITEMS_MAX) {
+                self.plan_differences(part, &mut plan, &mut carriers, to).await?;
                 tokio::task::consume_budget().await;
             }
             let objects = stream::iter(plan.finish()).map(|(key, items)| {

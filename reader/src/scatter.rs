@@ -34,6 +34,37 @@ type Batch = Vec<(u64, Bytes)>;
 /// A place in an object, as some version has it; any of them leads to the object.
 pub(crate) type Carriers = HashMap<ObjectKey, (Lsn, Place)>;
 
+/// The parts of extents, which ascend and do not overlap, that lie in one region each and on the disk.
+pub(crate) struct Parts<'a> {
+    wanted: &'a [Extent],
+    from: u64,
+    disk_blocks: u64,
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn of(wanted: &'a [Extent], disk_blocks: u64) -> Self {
+        Self { wanted, from: 0, disk_blocks }
+    }
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Extent;
+
+    fn next(&mut self) -> Option<Extent> {
+        while let Some(extent) = self.wanted.first() {
+            let (start, end) = (extent.start.max(self.from), extent.end().min(self.disk_blocks));
+            self.from = ((start / REGION_BLOCKS + 1) * REGION_BLOCKS).min(end);
+            if self.from >= end {
+                self.wanted = &self.wanted[1..];
+            }
+            if start < self.from {
+                return Some(Extent::new(start, self.from - start));
+            }
+        }
+        None
+    }
+}
+
 impl DiskImage {
     /// Sends what `wanted` holds, which ascends and does not overlap, to `to`: runs of whole units of 4 KiB, verified, batch by
     /// batch in the order of the objects that hold them. Left out are units of zeros alone, units that several objects hold
@@ -42,20 +73,12 @@ impl DiskImage {
     /// # Errors
     /// Those of the store; what was sent before is good.
     pub async fn scatter(&self, wanted: &[Extent], to: &mpsc::Sender<Batch>) -> Result<()> {
-        let mut wanted = wanted;
-        let mut from = 0;
-        while !wanted.is_empty() && !to.is_closed() {
+        let mut parts = Parts::of(wanted, self.blocks).peekable();
+        while parts.peek().is_some() && !to.is_closed() {
             let mut plan = Plan::new(UNIT_BLOCKS, self.blocks);
             let mut carriers = Carriers::new();
-            while let Some(extent) = wanted.first().filter(|_| plan.len() < ITEMS_MAX) {
-                let start = extent.start.max(from);
-                from = ((start / REGION_BLOCKS + 1) * REGION_BLOCKS).min(extent.end()).min(self.blocks);
-                if start < from {
-                    self.plan(Extent::new(start, from - start), &mut plan, &mut carriers).await?;
-                }
-                if from >= extent.end().min(self.blocks) {
-                    wanted = &wanted[1..];
-                }
+            while let Some(part) = parts.next_if(|_| plan.len() < ITEMS_MAX) {
+                self.plan(part, &mut plan, &mut carriers).await?;
                 tokio::task::consume_budget().await;
             }
             let streams = stream::iter(plan.finish()).map(|(key, items)| {

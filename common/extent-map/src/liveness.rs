@@ -16,8 +16,8 @@
 //! Not here: which points are retained, where rows come from, and what is done about what is not needed.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use tidemark_format::{BLOCK_BYTES, DiskId, Extent, Lsn, PlacedRow, Retained, RowKind, RowStart};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use tidemark_format::{BLOCK_BYTES, DiskId, Event, EventBody, Extent, Lsn, PlacedRow, Retained, RowKind, RowStart};
 
 /// Pieces that wait for one that is in front of them and has not ended. If there are more, that one is cut.
 const PENDING_MAX: usize = 1 << 16;
@@ -47,6 +47,34 @@ impl Standing {
     /// Nothing is left from block `from` on: the disk became as small as that at `lsn`, or was removed if `from` is 0.
     pub fn gone(disk: DiskId, from: u64, lsn: Lsn) -> Self {
         Self { disk, extent: Extent::new(from, u64::MAX - from), lsn, known: lsn, until: None }
+    }
+}
+
+/// What events, in their order, say of blocks that are gone: [`Standing::gone`] for each disk that shrank or was removed.
+#[derive(Clone, Debug, Default)]
+pub struct Gone {
+    sizes: HashMap<DiskId, u64>,
+    found: Vec<Standing>,
+}
+
+impl Gone {
+    /// Takes in the next event.
+    pub fn follow(&mut self, event: &Event) {
+        match event.body {
+            EventBody::DiskAdd { disk, blocks, .. } => drop(self.sizes.insert(disk, blocks)),
+            EventBody::DiskResize { disk, blocks }
+                if self.sizes.insert(disk, blocks).is_some_and(|old| blocks < old) =>
+            {
+                self.found.push(Standing::gone(disk, blocks, event.lsn));
+            }
+            EventBody::DiskRemove { disk } => self.found.push(Standing::gone(disk, 0, event.lsn)),
+            _ => {}
+        }
+    }
+
+    /// What was found.
+    pub fn into_standing(self) -> Vec<Standing> {
+        self.found
     }
 }
 

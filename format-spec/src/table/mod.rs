@@ -94,8 +94,8 @@ impl RowBounds {
         begins && ends
     }
 
-    /// Takes in the next row, in order.
-    pub(crate) fn grow(&mut self, first: bool, disk: DiskId, extent: Extent) {
+    /// Takes in the next row, in order. `first` says that none came before it.
+    pub fn grow(&mut self, first: bool, disk: DiskId, extent: Extent) {
         let start = RowStart { disk, block: extent.start };
         if first {
             self.low = start;

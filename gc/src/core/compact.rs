@@ -7,7 +7,6 @@
 //! not wait for it: nothing of them is read. They come first.
 //! Not here: which rows are needed ([`super::liveness`]), and reading and writing them.
 
-use crate::core::plan::is_of_timeline;
 use crate::options::MaintenanceOptions;
 use std::ops::Range;
 use tidemark_format::{BLOCK_BYTES, Event, EventBody, Lsn, Retained, SegmentRow, TimeStep};
@@ -148,7 +147,7 @@ pub(crate) fn keeps(event: &Event, retained: &Retained) -> bool {
     //# CS-2
     match event.body {
         EventBody::Bookmark { .. } => retained.offers(event.lsn),
-        _ => is_of_timeline(&event.body),
+        _ => event.body.is_of_timeline(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::options::MaintenanceOptions;
 use std::ops::Range;
-use tidemark_format::{EventBody, Lsn, Root, TableKind, TableRef};
+use tidemark_format::{Lsn, Root, TableKind, TableRef};
 
 /// A run, as the root's tables tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +35,6 @@ pub(crate) fn runs(root: &Root) -> Vec<Run> {
         segments_bytes: table.len,
     };
     root.tables_of(TableKind::Segments).map(run).collect()
-}
-
-/// Events that a timeline is made of.
-pub(crate) fn is_of_timeline(body: &EventBody) -> bool {
-    !matches!(body, EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. })
 }
 
 /// The runs to merge next: the oldest `fan_out` of the lowest level that has so many in a row.

@@ -14,14 +14,14 @@ use super::{Damage, Sample, VerifyReport};
 use crate::error::{Error, Result};
 use crate::options::ReaderOptions;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use tidemark_bucket::ReadOnly;
-use tidemark_extent_map::liveness::Standing;
+use tidemark_extent_map::liveness::{Gone, Standing};
 use tidemark_format::{
-    DiskId, DomainId, Epoch, EpochStart, ErrorKind, EventBody, EventRow, Expect, FormatError, Ledger, Lsn, ObjectKey,
-    Pin, PlacedRow, Retained, Root, RowBounds, RowStart, SegmentKind, SegmentRow, Seq, TableFooter, TableKind,
-    TableRef, TableRow,
+    DomainId, Epoch, EpochStart, ErrorKind, EventBody, EventRow, Expect, FormatError, Ledger, Lsn, ObjectKey, Pin,
+    PlacedRow, Retained, Root, RowBounds, RowStart, SegmentKind, SegmentRow, Seq, TableFooter, TableKind, TableRef,
+    TableRow,
 };
 
 /// A segment of the history that can be read.
@@ -60,21 +60,9 @@ impl Truth {
 
     /// What the events say of blocks that are gone.
     pub(super) fn standing(&self) -> Vec<Standing> {
-        let mut found = Vec::new();
-        let mut sizes: HashMap<DiskId, u64> = HashMap::new();
-        for event in self.segments.iter().flat_map(|known| &known.head.events) {
-            match event.body {
-                EventBody::DiskAdd { disk, blocks, .. } => drop(sizes.insert(disk, blocks)),
-                EventBody::DiskResize { disk, blocks }
-                    if sizes.insert(disk, blocks).is_some_and(|old| blocks < old) =>
-                {
-                    found.push(Standing::gone(disk, blocks, event.lsn));
-                }
-                EventBody::DiskRemove { disk } => found.push(Standing::gone(disk, 0, event.lsn)),
-                _ => {}
-            }
-        }
-        found
+        let mut gone = Gone::default();
+        self.segments.iter().flat_map(|known| &known.head.events).for_each(|event| gone.follow(event));
+        gone.into_standing()
     }
 
     /// True if nothing is lost up to `lsn`.
@@ -266,7 +254,7 @@ impl Index {
         let has_table =
             |lsn: Lsn| root.tables_of(TableKind::Events).any(|table| table.first_lsn <= lsn && lsn <= table.last_lsn);
         if let Some(event) =
-            events.find(|event| event.lsn <= through.lsn && is_of_timeline(&event.body) && !has_table(event.lsn))
+            events.find(|event| event.lsn <= through.lsn && event.body.is_of_timeline() && !has_table(event.lsn))
         {
             damage(format!("it names no table for the event at lsn {}", event.lsn));
         }
@@ -414,11 +402,6 @@ fn lsns_of(table: &TableRef) -> Option<(Lsn, Lsn)> {
     Some((table.first_lsn, table.last_lsn))
 }
 
-/// Events that a table of events holds.
-fn is_of_timeline(body: &EventBody) -> bool {
-    !matches!(body, EventBody::Flush { .. } | EventBody::Barrier | EventBody::ClockStep { .. })
-}
-
 /// Why a table cannot be read.
 enum Broken {
     Store(tidemark_bucket::Error),
@@ -511,10 +494,8 @@ impl Checking {
                 if is_early || table.last_lsn < row.lsn {
                     strange.get_or_insert((row.disk, row.extent, row.lsn));
                 }
-                let grown = bounds.get_or_insert(RowBounds { low: start, high: start, end: 0 });
-                grown.end =
-                    if grown.high.disk == row.disk { grown.end.max(row.extent.end()) } else { row.extent.end() };
-                grown.high = start;
+                let is_first = bounds.is_none();
+                bounds.get_or_insert(RowBounds::default()).grow(is_first, row.disk, row.extent);
                 if let Some((truth, at)) = truth.and_then(|truth| Some((truth, truth.at(row.lsn)?))) {
                     prints.entry(at).or_default().add(&placed, truth.segments[at].kind());
                 }
@@ -585,7 +566,7 @@ impl Checking {
         for known in &truth.segments {
             for (event, time) in known.head.events.iter().zip(&known.head.event_times) {
                 let lsn = event.lsn;
-                if lsn < table.first_lsn || table.last_lsn < lsn || !is_of_timeline(&event.body) {
+                if lsn < table.first_lsn || table.last_lsn < lsn || !event.body.is_of_timeline() {
                     continue;
                 }
                 true_lsns.insert(lsn);

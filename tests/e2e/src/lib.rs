@@ -7,6 +7,7 @@
 pub mod drva;
 pub mod folder;
 pub mod guest;
+pub mod index;
 pub mod life;
 pub mod link;
 pub mod process;

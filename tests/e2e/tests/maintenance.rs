@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use tidemark_bucket::{Bucket, Created, Fault, Faults, Op};
 use tidemark_e2e::folder::{bucket_at, copy};
+use tidemark_e2e::index::{newest_root, rows_of};
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
     Claim, ClaimMode, DiskId, Epoch, ErrorKind, Expect, Genesis, Hold, KeyFamily, Level, Lsn, Mark, ObjectKey,
-    PlacedRow, Policy, REGION_BLOCKS, Retention, Role, Root, TableKind, TableRef, TimeNs,
+    PlacedRow, Policy, REGION_BLOCKS, Retention, Role, TableKind, TimeNs,
 };
 use tidemark_gc::{Error, From, Maintainer, MaintenanceOptions, retention_plan, status};
-use tidemark_history::{Roots, Tables};
 use tidemark_reader::{Domain, IndexUse, PointSpec, ReaderOptions};
 use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
 
@@ -79,12 +79,6 @@ async fn check(bucket: &Bucket) -> Lsn {
     indexed.timeline().indexed_through()
 }
 
-async fn newest_root(bucket: &Bucket) -> Root {
-    let genesis = Genesis::decode(&bucket.read_only().get(&ObjectKey::Genesis).await.unwrap()).unwrap();
-    let roots = Roots::new(bucket.read_only(), genesis.domain);
-    roots.newest(None).await.unwrap().unwrap()
-}
-
 async fn pass(bucket: &Bucket, from: From) -> tidemark_gc::Result<tidemark_gc::PassReport> {
     Maintainer::open(bucket.appender(), options(), env()).await?.pass(from, |_| {}).await
 }
@@ -100,10 +94,9 @@ async fn an_index_holds_every_row_of_the_log_once_and_few_runs() {
     assert_eq!((index.through, index.epoch, index.seq), (root.through.lsn, root.epoch, root.seq));
     assert!(index.levels.iter().all(|level| level.runs < 3), "{index:?}");
     assert!(index.levels.len() >= 3, "{index:?}");
-    let tables = Tables::new(bucket.read_only(), root.domain, 1 << 20);
     let mut indexed = Vec::new();
     for table in root.tables_of(TableKind::Rows) {
-        let rows = all_rows(&tables, table).await;
+        let rows: Vec<PlacedRow> = rows_of(&bucket, &root, table).await;
         assert!(rows.iter().all(|p| table.first_lsn <= p.row.lsn && p.row.lsn <= table.last_lsn));
         indexed.extend(rows);
     }
@@ -261,10 +254,9 @@ async fn images_hold_the_newest_of_each_block_and_divide_the_disk() {
     let report = pass(&bucket, From::NewestRoot).await.unwrap();
     assert!(report.image_rows > 0 && report.image_rows <= 2 * report.rows, "{report:?}");
     let root = newest_root(&bucket).await;
-    let tables = Tables::new(bucket.read_only(), root.domain, 1 << 20);
     let mut rows = Vec::new();
     for table in root.tables_of(TableKind::Rows) {
-        rows.extend(all_rows(&tables, table).await);
+        rows.extend(rows_of::<PlacedRow>(&bucket, &root, table).await);
     }
     let images: Vec<_> = root.tables_of(TableKind::Images).collect();
     let said = report.index.unwrap().images;
@@ -282,7 +274,7 @@ async fn images_hold_the_newest_of_each_block_and_divide_the_disk() {
             }
         }
         let mut held = BTreeMap::new();
-        for placed in all_rows(&tables, image).await {
+        for placed in rows_of::<PlacedRow>(&bucket, &root, image).await {
             for block in placed.row.extent.start..placed.row.extent.end() {
                 assert!(held.insert(block, placed).is_none(), "block {block} twice in {}", image.key());
             }
@@ -329,15 +321,6 @@ async fn any_point_of_a_large_disk_reads_by_its_images_as_by_the_log_in_fewer_re
     bucket.appender().put_root_copy(root.encode().unwrap()).await.unwrap();
     let without = gets(&bucket).await;
     assert!(with * 3 < without * 2, "{with} requests with images, {without} without");
-}
-
-async fn all_rows(tables: &Tables, table: &TableRef) -> Vec<PlacedRow> {
-    let footer = tables.footer(table).await.unwrap();
-    let mut rows = Vec::new();
-    for number in 0..footer.groups().len() {
-        rows.extend(tables.load::<PlacedRow>(table, &footer, number).await.unwrap());
-    }
-    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_bucket::{Bucket, Op};
 use tidemark_e2e::folder::{bucket_at, copy};
+use tidemark_e2e::index::{newest_root, rows_of};
 use tidemark_e2e::process::Tidemark;
 use tidemark_env::{Env, ManualClock};
 use tidemark_format::{
@@ -15,7 +16,7 @@ use tidemark_format::{
     Retention, Root, RowKind, SegmentKind, SegmentRow, Seq, TableBuilder, TableKind, TableRef, TableRow, TimeNs,
 };
 use tidemark_gc::{CleanReport, Error, From, Maintainer, MaintenanceOptions, quarantined};
-use tidemark_history::{Roots, Tables};
+use tidemark_history::Tables;
 use tidemark_reader::{Damage, ReaderOptions, Sample, VerifyReport, verify, verify_sample};
 use tidemark_writer::{Attach, Content, DomainWriter, NewDisk, Request, When, WriterOptions, create_domain};
 
@@ -108,22 +109,6 @@ impl World {
 
 async fn scrub(bucket: &Bucket) -> VerifyReport {
     verify(&bucket.read_only(), &ReaderOptions::default(), |_| {}).await.unwrap()
-}
-
-async fn newest_root(bucket: &Bucket) -> Root {
-    let domain = Genesis::decode(&bucket.read_only().get(&ObjectKey::Genesis).await.unwrap()).unwrap().domain;
-    Roots::new(bucket.read_only(), domain).newest(None).await.unwrap().unwrap()
-}
-
-/// All rows of a table.
-async fn rows_of<R: TableRow>(bucket: &Bucket, root: &Root, table: &TableRef) -> Vec<R> {
-    let tables = Tables::new(bucket.read_only(), root.domain, 0);
-    let footer = tables.load_footer(table).await.unwrap();
-    let mut rows = Vec::new();
-    for number in 0..footer.groups().len() {
-        rows.extend(tables.load::<R>(table, &footer, number).await.unwrap());
-    }
-    rows
 }
 
 /// Publishes a root that names another table in the place of `table`: whole in itself, and wrong.

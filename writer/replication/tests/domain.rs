@@ -65,6 +65,16 @@ impl Site {
         (domain, lacking)
     }
 
+    /// The domain with a new disk, of which one write is in the bucket.
+    async fn drained(&mut self) -> (ProtectedDomain, DiskId) {
+        let (domain, _) = self.open().await;
+        let disk = domain.disk_add(&new_disk(), Content::Blank).await.unwrap();
+        domain.applied(disk, domain.status().last_lsn);
+        acked(&domain, disk, 1, 1).await;
+        domain.drain().await.unwrap();
+        (domain, disk)
+    }
+
     async fn image(&self, disk: DiskId) -> Vec<u8> {
         let reader = Domain::open(self.bucket.read_only(), ReaderOptions::default(), Env::system()).await.unwrap();
         let last = reader.timeline().latest().lsn;
@@ -278,11 +288,7 @@ async fn fault_crashes_at_random_moments_on_a_failing_bucket_lose_nothing_acknow
 #[tokio::test]
 async fn a_fenced_domain_refuses_writes_and_keeps_both_branches_apart() {
     let mut site = Site::new().await;
-    let (domain, _) = site.open().await;
-    let disk = domain.disk_add(&new_disk(), Content::Blank).await.unwrap();
-    domain.applied(disk, domain.status().last_lsn);
-    acked(&domain, disk, 1, 1).await;
-    domain.drain().await.unwrap();
+    let (domain, disk) = site.drained().await;
     let writer_options = options().writer;
     let other = DomainWriter::open(site.bucket.appender(), writer_options, Env::system()).await.unwrap();
     other.write(disk, 2 * 512, vec![2; 512].into()).await.unwrap();
@@ -315,11 +321,7 @@ async fn a_fenced_domain_refuses_writes_and_keeps_both_branches_apart() {
 #[tokio::test]
 async fn who_comes_back_does_not_claim_what_another_owner_has_claimed_since() {
     let mut site = Site::new().await;
-    let (domain, _) = site.open().await;
-    let disk = domain.disk_add(&new_disk(), Content::Blank).await.unwrap();
-    domain.applied(disk, domain.status().last_lsn);
-    acked(&domain, disk, 1, 1).await;
-    domain.drain().await.unwrap();
+    let (domain, disk) = site.drained().await;
     // It dies with everything in the bucket, and nothing trimmed.
     drop(domain);
     let elsewhere = WriterOptions { owner: "another site".into(), ..options().writer };

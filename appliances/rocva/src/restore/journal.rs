@@ -5,10 +5,10 @@
 
 use crate::durable;
 use crate::error::{Error, Result};
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use tidemark_format::text::{hex, unhex};
 use tidemark_reader::{Proof, Proofs};
 
 const FIRST_LINE: &str = "tidemark restore 1";
@@ -76,9 +76,7 @@ impl Journal {
             }
             return Ok(());
         };
-        let mut line = format!("{} {} ", proof.from, proof.key);
-        proof.hash.iter().try_for_each(|byte| write!(line, "{byte:02x}")).expect("writing to a String cannot fail");
-        line.push('\n');
+        let line = format!("{} {} {}\n", proof.from, proof.key, hex(&proof.hash));
         let path = || self.path.clone().unwrap_or_default();
         file.write_all(line.as_bytes()).map_err(|source| Error::Local { path: path(), source })
     }
@@ -133,15 +131,9 @@ struct Read {
 /// A line; `None` for one that is torn.
 fn parse(line: &str) -> Option<((u64, tidemark_format::ObjectKey), [u8; 16])> {
     let mut words = line.split(' ');
-    let (from, key, hex) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
-    let mut hash = [0; 16];
-    if hex.len() != 32 || words.next().is_some() {
-        return None;
-    }
-    for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(((from, key), hash))
+    let (from, key, hash) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
+    let hash = unhex(hash.as_bytes())?.try_into().ok()?;
+    words.next().is_none().then_some(((from, key), hash))
 }
 
 #[cfg(test)]
